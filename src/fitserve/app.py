@@ -1,0 +1,339 @@
+"""The composition root: settings in, a FastAPI application out. The only module that knows all the parts."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import time
+from http import HTTPStatus
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import Response
+from starlette.routing import Route as StarletteRoute
+
+import fitserve.protocols
+from fitserve import __version__
+from fitserve.apidocs import add_pages
+from fitserve.engine.core import Engine
+from fitserve.engine.executor import Executor, usable_cpus
+from fitserve.errors import ArtifactError, FitserveError, ForbiddenError, InputIssue, InvalidInputError, clip
+from fitserve.observe.logs import AccessLog, choose_format
+from fitserve.plugins import discover
+from fitserve.protocols import openapi
+from fitserve.protocols.base import NO_VERSION, ClientGoneError, Exchange, Handler, Protocol, Reply, Services, caught
+from fitserve.protocols.problems import http_problem, problem
+from fitserve.settings import Settings, read_settings
+from fitserve.store.catalog import Catalog
+from fitserve.store.lifecycle import Lifecycle, adopt_model
+from fitserve.store.watcher import changes
+
+if TYPE_CHECKING:
+    from os import PathLike
+
+    from starlette.datastructures import Headers
+    from starlette.requests import Request
+    from starlette.types import Message, Receive, Scope, Send
+
+logger = logging.getLogger("fitserve")
+
+_EXCHANGE = "fitserve.exchange"
+"""Where the scope of a request carries its exchange through the router."""
+
+CLIENT_CLOSED = 499
+"""What the access line says of a client that left before it was answered, as nginx does."""
+
+
+def create_app(
+    model: str | PathLike[str] | object | None = None,
+    *,
+    name: str = "model",
+    version: str | None = None,
+    settings: Settings | None = None,
+) -> FitserveApp:
+    """Build an application that serves a model, to be run, mounted or tested.
+
+    The model is loaded before this returns, so the application also works where nobody runs
+    its lifespan, as below ``parent.mount("/ml", create_app("churn_v1.0.0.joblib"))``.
+
+    Args:
+        model: the path of a model file, or a fitted estimator, of which a copy is served;
+            ``settings.model_path`` by default.
+        name: of a model that is not read from a file.
+        version: of a model that is not read from a file; made of its digest by default.
+        settings: by default read from the environment, ``.env`` and ``fitserve.toml``.
+
+    Raises:
+        ArtifactError: the model cannot be served.
+        SettingsError: a setting is unknown or out of bounds.
+    """
+    settings = settings or read_settings()[0]
+    if model is None or isinstance(model, str | Path) or hasattr(model, "__fspath__"):
+        path = settings.model_path if model is None else Path(model)  # type: ignore[arg-type]
+        app = FitserveApp(settings, path)
+        app.services.lifecycle.start()
+        return app
+    app = FitserveApp(settings, None)
+    app.services.catalog.switch(adopt_model(model, name=name, version=version))
+    return app
+
+
+class FitserveApp(FastAPI):
+    """A FastAPI application whose own routes have a second door, in front of the router.
+
+    A request meets the door first: the routes of the protocols are looked up in one table and
+    answered without the router, which costs several times what a prediction does. All else goes
+    to the router: the documentation pages, and routes that the owner adds. If the owner adds a
+    middleware, the door is shut, so that every request passes it.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        model_path: Path | None,
+        *,
+        is_one_of_several: bool = False,
+        is_logging: bool = False,
+        is_watching: bool = False,
+    ) -> None:
+        """Build the application; the model is loaded by ``services.lifecycle.start``, or by the lifespan.
+
+        Args:
+            settings: of this application.
+            model_path: of the file to serve, if it is one.
+            is_one_of_several: other processes serve the same file, so this one alone must not switch.
+            is_logging: write access lines to standard error; a host application has its own.
+            is_watching: reload when the file changes, as long as the lifespan runs.
+        """
+        catalog = Catalog()
+        executor = Executor(settings.inference_threads or usable_cpus())
+        self.services = Services(
+            settings=settings,
+            catalog=catalog,
+            lifecycle=Lifecycle(catalog, model_path, is_one_of_several=is_one_of_several),
+            engine=Engine(catalog, executor, is_nonfinite_error=settings.nonfinite == "error"),
+            executor=executor,
+            started_monotonic_s=time.monotonic(),
+        )
+        log_format = choose_format(settings.log_format, sys.stderr)
+        is_info = settings.log_level in {"debug", "info"}
+        self._is_watching = is_watching
+        self.access_log = AccessLog(log_format, sys.stderr, is_enabled=is_logging and is_info)
+        super().__init__(
+            title="fitserve",
+            version=__version__,
+            root_path=settings.root_path,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+            exception_handlers={
+                HTTPException: _answer_http_exception,
+                RequestValidationError: _answer_validation_error,
+                Exception: _answer_exception,
+            },
+        )
+        self._own_routes = [
+            route
+            for protocol in discover(fitserve.protocols, Protocol, "PROTOCOL")
+            for route in protocol.routes(self.services)
+        ]
+        self._door: dict[tuple[str, str], Handler] = {}
+        for route in self._own_routes:
+            self._door[route.method, route.path] = route.handler
+            methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
+            if route.method == "GET":
+                self._door["HEAD", route.path] = route.handler
+            self.router.routes.append(
+                StarletteRoute(route.path, _RoutedHandler(self, route.handler), methods=methods, include_in_schema=False)
+            )
+        add_pages(self)
+        self._inner: Any = self._pass
+        if settings.cors_origins:
+            self._inner = _Cors(
+                self._pass,
+                allow_origins=settings.cors_origins,
+                allow_credentials=settings.cors_credentials,
+                allow_methods=("GET", "HEAD", "POST"),
+                allow_headers=("*",),
+                expose_headers=("X-Process-Time", "X-Model-Version", "X-Request-ID"),
+            )
+        self._openapi_key: Any = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, whatever happens: no exception reaches the server below."""
+        if scope["type"] == "http":
+            await self._exchange(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
+
+    async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        current = self.services.catalog.current
+        exchange = Exchange(scope, receive, send, current.version if current else NO_VERSION)
+        scope[_EXCHANGE] = exchange
+        try:
+            await self._inner(scope, receive, exchange.send)
+        except ClientGoneError:
+            pass
+        except BaseException as exc:
+            if not caught(exc):
+                raise
+            # The router answers an exception and raises it all the same: then it is logged already.
+            if not exchange.is_started:
+                await exchange.reply(problem(exc, exchange, is_debug=self.services.settings.debug))
+        finally:
+            if self.access_log.is_enabled:
+                self.access_log.write(
+                    asyncio.get_running_loop(),
+                    method=scope["method"],
+                    path=scope["path"],
+                    status=exchange.status or CLIENT_CLOSED,
+                    duration_ms=exchange.elapsed_ms,
+                    request_id=exchange.request_id,
+                    model_version=exchange.model_version,
+                )
+
+    async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Through the door if the request is for a route of ours, else to the router."""
+        path = scope["path"]
+        root_path = scope.get("root_path") or self.root_path
+        if root_path:
+            path = path.removeprefix(root_path)
+        handler = None if self.user_middleware else self._door.get((scope["method"], path))
+        if handler is None:
+            await super().__call__(scope, receive, send)
+        else:
+            exchange = scope[_EXCHANGE]
+            await exchange.reply(await self.answer(exchange, handler), send)
+
+    async def answer(self, exchange: Exchange, handler: Handler) -> Reply:
+        """Run a handler and return its reply, or the problem that it raised."""
+        try:
+            return await handler(exchange)
+        except ClientGoneError:
+            raise
+        except BaseException as exc:
+            if not caught(exc):
+                raise
+            return problem(exc, exchange, is_debug=self.services.settings.debug)
+
+    async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Load the model before the first request, and refuse the start with one line if it cannot be served."""
+        first = await receive()
+        try:
+            if self.services.catalog.current is None:
+                self.services.lifecycle.start()
+        except ArtifactError as exc:
+            await refuse_start(exc, send)
+            return
+
+        messages = [first]
+
+        async def receive_again() -> Message:
+            return messages.pop() if messages else await receive()
+
+        watching = asyncio.create_task(self._watch()) if self._is_watching else None
+        try:
+            await super().__call__(scope, receive_again, send)
+        finally:
+            if watching is not None:
+                watching.cancel()
+            self.access_log.flush()
+
+    async def _watch(self) -> None:
+        """Reload whenever the file has changed; a file that cannot be served changes nothing."""
+        path = self.services.lifecycle.path
+        assert path is not None  # only a file is watched
+        async for _ in changes(path):
+            try:
+                loaded, previous = await self.services.lifecycle.reload(self.services.executor.run)
+            except FitserveError as exc:
+                logger.error("%s %s; the version before goes on", path, exc)
+            else:
+                if loaded is not previous:
+                    logger.info("%s has changed: version %s serves now", path, loaded.version)
+
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document: the owner's routes, and ours as the model that serves has them."""
+        current = self.services.catalog.current
+        key = (self.services.catalog.generation, current and current.model.signature, self.router._get_routes_version())
+        if self._openapi_key != key:
+            self.openapi_schema = None
+            document = super().openapi()
+            document["paths"] |= openapi.paths(self._own_routes, current)
+            for kind, found in openapi.components().items():
+                document.setdefault("components", {}).setdefault(kind, {}).update(found)
+            if current:
+                document["info"]["title"] = f"{current.name} {current.version}"
+            self._openapi_key = key
+        assert self.openapi_schema is not None
+        return self.openapi_schema
+
+class _RoutedHandler:
+    """A handler of ours as the router's endpoint: the same answer by the longer way."""
+
+    def __init__(self, app: FitserveApp, handler: Handler) -> None:
+        self._app = app
+        self._handler = handler
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        exchange: Exchange = scope[_EXCHANGE]
+        # A middleware of the owner's may have wrapped both.
+        exchange.receive = receive
+        await exchange.reply(await self._app.answer(exchange, self._handler), send)
+
+
+class _Cors(CORSMiddleware):
+    """Starlette's, refusing a preflight in our own words."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        if response.status_code >= HTTPStatus.BAD_REQUEST:
+            msg = "this origin, method or header is not allowed (cors_origins)"
+            raise ForbiddenError(msg)
+        return response
+
+
+async def refuse_start(error: FitserveError, send: Send) -> None:
+    """Tell why the server does not start, in one line, and tell the server below to stop."""
+    logger.error("%s", error)
+    await send({"type": "lifespan.startup.failed", "message": ""})
+
+
+async def _answer_http_exception(request: Request, exc: Exception) -> Response:
+    assert isinstance(exc, HTTPException)
+    exchange = request.scope[_EXCHANGE]
+    detail = str(exc.detail)
+    if exc.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
+        detail = f"there is nothing at this path; {request.scope.get('root_path', '')}/docs lists what there is"
+    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        detail = f"this path does not answer {clip(request.method, 20)}; allowed: {(exc.headers or {}).get('Allow')}"
+    headers = tuple((k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in (exc.headers or {}).items())
+    return _response(http_problem(exc.status_code, detail, exchange, headers))
+
+
+async def _answer_validation_error(request: Request, exc: Exception) -> Response:
+    """A route that the owner added was called wrongly: the same body as ours."""
+    assert isinstance(exc, RequestValidationError)
+    issues = [
+        InputIssue(clip(error["msg"], 300), "something else", column=".".join(map(str, error["loc"])))
+        for error in exc.errors()
+    ]
+    return await _answer_exception(request, InvalidInputError(issues))
+
+
+async def _answer_exception(request: Request, exc: Exception) -> Response:
+    is_debug = request.app.services.settings.debug
+    return _response(problem(exc, request.scope[_EXCHANGE], is_debug=is_debug))
+
+
+def _response(reply: Reply) -> Response:
+    response = Response(reply.body, reply.status, media_type=reply.media_type.decode())
+    response.raw_headers += reply.headers
+    return response

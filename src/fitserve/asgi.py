@@ -1,0 +1,53 @@
+"""``app`` for ``uvicorn fitserve.asgi:app`` and ``gunicorn -k uvicorn_worker.UvicornWorker fitserve.asgi:app``.
+
+Configured by the environment, ``.env`` and ``fitserve.toml`` only, and not before the server
+starts it: importing this module reads nothing.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from functools import cache
+from typing import TYPE_CHECKING
+
+from fitserve.errors import FitserveError
+
+if TYPE_CHECKING:
+    from starlette.types import Receive, Scope, Send
+
+    from fitserve.app import FitserveApp
+
+
+async def app(scope: Scope, receive: Receive, send: Send) -> None:
+    """Build the application on the first call and pass this and every other call to it."""
+    try:
+        application = _application()
+        if scope["type"] != "lifespan" and application.services.catalog.current is None:
+            application.services.lifecycle.start()  # a server that runs no lifespan
+    except FitserveError as exc:
+        if scope["type"] != "lifespan":
+            raise
+        from fitserve.app import refuse_start
+
+        await receive()
+        await refuse_start(exc, send)
+        return
+    await application(scope, receive, send)
+
+
+@cache
+def _application() -> FitserveApp:
+    from fitserve.app import FitserveApp
+    from fitserve.observe.logs import choose_format, configure_logging
+    from fitserve.settings import read_settings
+
+    settings, _ = read_settings()
+    configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
+    return FitserveApp(settings, settings.model_path, is_one_of_several=_is_one_of_several(), is_logging=True)
+
+
+def _is_one_of_several() -> bool:
+    """Whether a process manager runs this process, which may then have siblings."""
+    return multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")

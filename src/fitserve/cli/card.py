@@ -1,0 +1,61 @@
+"""What a model looks like on a terminal: its fields, its URLs, a line to try."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+MOST_FEATURES = 40
+
+
+def print_model(console: Console, facts: Mapping[str, Any]) -> None:
+    """Print the facts of a model, as :func:`~fitserve.protocols.native.describe_model` has them."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    is_ready = "" if facts["is_ready"] else "  [yellow]not ready: it has not answered a test row[/yellow]"
+    console.print(f"[bold]{escape(facts['name'])} {escape(facts['version'])}[/bold]  {facts['model_type']}{is_ready}")
+    libraries = ", ".join(f"{name} {versions['now']}" for name, versions in facts["libraries"].items())
+    console.print(f"{facts['digest'][:19]}…  {facts['size_bytes']:,} bytes  {libraries}")
+    for warning in facts["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    if facts["classes"] is not None:
+        console.print(f"classes: {escape(shorten(json.dumps(facts['classes'])))}")
+    if not facts["features"]:
+        console.print("features: the model does not tell; rows of numbers are passed on as they come")
+        return
+    table = Table("feature", "type", "null", "categories", "learnt from")
+    for feature in facts["features"][:MOST_FEATURES]:
+        categories = "" if feature["categories"] is None else shorten(", ".join(map(str, feature["categories"])))
+        null = "yes" if feature["is_nullable"] else "no"
+        table.add_row(*map(escape, (feature["name"], feature["kind"], null, categories, feature["learnt_from"])))
+    console.print(table)
+    if len(facts["features"]) > MOST_FEATURES:
+        console.print(f"… and {len(facts['features']) - MOST_FEATURES} more: see /model/info")
+
+
+def print_urls(console: Console, url: str, example: Mapping[str, Any] | None) -> None:
+    """Print where the server answers, and a line that asks it for a prediction."""
+    console.print(f"\n[bold]{url}[/bold]          the service")
+    console.print(f"{url}/docs     try it in the browser")
+    console.print(f"{url}/ready    for probes")
+    if example is not None:
+        console.print("\nTry it:\n")
+        console.print(curl(url, example), soft_wrap=True, markup=False, highlight=False)
+    console.print("\nCtrl-C stops it.", style="dim")
+
+
+def curl(url: str, example: Mapping[str, Any]) -> str:
+    """A shell line that predicts the example row."""
+    return f"curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(example))}"
+
+
+def shorten(text: str, length: int = 60) -> str:
+    """Cut a text for a table cell."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

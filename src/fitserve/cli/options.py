@@ -1,0 +1,57 @@
+"""One command-line option for each setting, made of the settings themselves."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
+
+import typer
+
+from fitserve.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+def with_settings(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every setting but ``model_path`` and ``without``.
+
+    The command's last parameter, ``flags``, receives those that were given, unchecked:
+    :func:`~fitserve.settings.read_settings` checks them with the other sources.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        own = [parameter for name, parameter in inspect.signature(command, eval_str=True).parameters.items() if name != "flags"]
+        names = [name for name in Settings.model_fields if name not in {"model_path", *without}]
+
+        @functools.wraps(command)
+        def with_flags(**arguments: Any) -> None:
+            flags = {name: arguments.pop(name) for name in names}
+            command(**arguments, flags=flags)
+
+        parameters = [*own, *(_option(name) for name in names)]
+        with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        del with_flags.__wrapped__
+        return with_flags
+
+    return decorate
+
+
+def _option(name: str) -> inspect.Parameter:
+    field = Settings.model_fields[name]
+    flag = f"--{name.replace('_', '-')}"
+    default = "" if field.default in (None, "", ()) else f" (default: {str(field.default).lower()})"
+    text = f"{field.description}{default}"
+    if field.annotation is bool:
+        annotation: Any = Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text)]
+    else:
+        annotation = Annotated[str | None, typer.Option(flag, metavar=_metavar(field.annotation), help=text)]
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
+
+
+def _metavar(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return "|".join(get_args(annotation))
+    return {int: "N", float: "SECONDS", str: "TEXT"}.get(annotation, "LIST")

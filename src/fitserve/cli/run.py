@@ -1,0 +1,93 @@
+"""``fitserve run PATH``: serve a model."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fitserve.cli import refuse
+from fitserve.cli.options import with_settings
+from fitserve.errors import ArtifactError, FitserveError
+from fitserve.settings import Settings, read_settings
+
+if TYPE_CHECKING:
+    import socket
+
+COMMAND = typer.Typer()
+
+
+@COMMAND.command()
+@with_settings()
+def run(
+    path: Annotated[Path | None, typer.Argument(help="The model file; MODEL_PATH by default.")] = None,
+    *,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary, only log lines.")] = False,
+    flags: dict[str, Any],
+) -> None:
+    """Serve a model file over HTTP."""
+    try:
+        settings, _ = read_settings({"model_path": path, **flags})
+        serve_forever(settings, is_quiet=quiet)
+    except FitserveError as exc:
+        raise refuse(exc) from None
+
+
+def serve_forever(settings: Settings, *, is_quiet: bool = False, is_watching: bool = False) -> None:
+    """Serve ``settings.model_path`` until a signal stops it.
+
+    Raises:
+        ArtifactError: the model cannot be served.
+        SettingsError: the address cannot be used.
+    """
+    from fitserve.server.listen import listen
+
+    if settings.model_path is None:
+        msg = "no model given: give its path, or set MODEL_PATH"
+        raise ArtifactError(msg)
+    listener = listen(settings)
+    if settings.workers > 1 and not is_watching:
+        _serve_with_workers(settings, listener, is_quiet=is_quiet)
+    else:
+        _serve_here(settings, listener, is_quiet=is_quiet, is_watching=is_watching)
+
+
+def _serve_here(settings: Settings, listener: socket.socket, *, is_quiet: bool, is_watching: bool) -> None:
+    from fitserve.app import FitserveApp
+    from fitserve.protocols.native import describe_model, example_request
+    from fitserve.server.listen import make_server, run_server
+
+    _configure_logging(settings)
+    app = FitserveApp(settings, settings.model_path, is_logging=True, is_watching=is_watching)
+    loaded = app.services.lifecycle.start()
+    server = make_server(app, settings)
+    if not is_quiet:
+        _print_card({**describe_model(loaded), "example": example_request(loaded)}, listener)
+    run_server(server, listener)
+
+
+def _serve_with_workers(settings: Settings, listener: socket.socket, *, is_quiet: bool) -> None:
+    from fitserve.supervisor.supervisor import Supervisor
+
+    _configure_logging(settings)
+    Supervisor(settings, listener).run(lambda facts: None if is_quiet else _print_card(facts, listener))
+
+
+def _configure_logging(settings: Settings) -> None:
+    import sys
+
+    from fitserve.observe.logs import choose_format, configure_logging
+
+    configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
+
+
+def _print_card(facts: dict[str, Any], listener: socket.socket) -> None:
+    from rich.console import Console
+
+    from fitserve.cli.card import print_model, print_urls
+    from fitserve.server.listen import base_url
+
+    console = Console()
+    print_model(console, facts)
+    print_urls(console, base_url(listener), facts["example"])

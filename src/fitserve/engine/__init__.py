@@ -1,0 +1,1 @@
+"""The line of one prediction: lease, check, run."""

@@ -1,0 +1,85 @@
+"""The only place where work leaves the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+class Executor:
+    """A few daemon threads that run blocking calls.
+
+    The threads are daemons, unlike those of :mod:`concurrent.futures`: a model that never
+    returns must not keep the process from ending. They start with the first call, so an
+    application may be built before a fork.
+    """
+
+    def __init__(self, n_threads: int) -> None:
+        self._n_threads = n_threads
+        self._calls: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._pid: int | None = None
+
+    async def run(self, call: Callable[[], T]) -> T:
+        """Run ``call`` in a thread and return its result, or raise what it raised.
+
+        A caller that is cancelled while its call waits takes it out of the queue; a call that
+        has begun goes on, and its result is dropped.
+        """
+        if self._pid != os.getpid():
+            self._pid = os.getpid()
+            for i in range(self._n_threads):
+                threading.Thread(target=self._work, name=f"fitserve-inference-{i}", daemon=True).start()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[T] = loop.create_future()
+        self._calls.put((loop, future, call))
+        return await future
+
+    def _work(self) -> None:
+        while True:
+            loop, future, call = self._calls.get()
+            if future.cancelled():
+                continue
+            result, error = None, None
+            try:
+                result = call()
+            except BaseException as exc:  # noqa: BLE001 - the caller gets it, SystemExit included
+                error = exc
+            try:
+                loop.call_soon_threadsafe(_settle, future, result, error)
+            except RuntimeError:  # the loop is closed: nobody waits any more
+                pass
+            # Or this frame would hold the last result, and through the error its frames, until the next call.
+            del loop, future, call, result, error
+
+
+def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:
+    if future.cancelled():
+        return
+    if error is None:
+        future.set_result(result)
+    elif isinstance(error, StopIteration):  # a future refuses it
+        future.set_exception(RuntimeError("StopIteration"))
+    else:
+        future.set_exception(error)
+
+
+def usable_cpus() -> int:
+    """The processors that this process may use: those it is pinned to, within the cgroup's quota.
+
+    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max)
+    """
+    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
+            quota, period = file.read().split()
+    except (OSError, ValueError):
+        return n_cpus
+    return n_cpus if quota == "max" else max(1, min(n_cpus, round(int(quota) / int(period))))

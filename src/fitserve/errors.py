@@ -1,0 +1,141 @@
+"""The errors of fitserve.
+
+::
+
+    FitserveError
+    ├── SettingsError                 a setting is unknown or out of bounds
+    ├── ArtifactError                 a model file cannot be served
+    │   └── ArtifactNotFoundError     there is no such file
+    ├── RequestError                  the caller's mistake
+    │   ├── MalformedBodyError        the body is not what its media type says
+    │   ├── UnsupportedMediaTypeError the body is of a type that is not read here
+    │   ├── BodyTooLargeError         the body exceeds ``max_body_bytes``
+    │   ├── InvalidInputError         the input does not fit the model's signature
+    │   ├── ModelNotFoundError        no such model or version is loaded
+    │   └── ForbiddenError            the caller may not do this
+    ├── ConflictError                 the operation collides with one under way
+    ├── ModelNotReadyError            no model can answer yet
+    └── ModelFailedError              the model raised, or returned what it must not
+
+An error says what was wanted, what came, and what to do. It carries no status
+code: each protocol owns its table. The text of a :class:`RequestError` is shown
+to the caller, so it never holds a path of this machine or a feature value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+
+class FitserveError(Exception):
+    """Base of every error that fitserve raises on purpose."""
+
+
+class SettingsError(FitserveError):
+    """A setting is unknown, malformed or out of its bounds."""
+
+
+class ArtifactError(FitserveError):
+    """A model file cannot be read, or holds nothing that can be served."""
+
+
+class ArtifactNotFoundError(ArtifactError):
+    """There is no model file at the given place."""
+
+
+class RequestError(FitserveError):
+    """The caller's mistake: the request must change before it can succeed."""
+
+
+class MalformedBodyError(RequestError):
+    """The body is not a JSON document, or names a key twice."""
+
+
+class UnsupportedMediaTypeError(RequestError):
+    """The body's media type, character set or content coding is not read here."""
+
+
+class BodyTooLargeError(RequestError):
+    """The body has more bytes than ``max_body_bytes``."""
+
+    def __init__(self, limit_bytes: int) -> None:
+        super().__init__(f"the body is larger than the limit of {limit_bytes} bytes (max_body_bytes)")
+
+
+class ForbiddenError(RequestError):
+    """The caller may not do this, whoever the caller is."""
+
+
+class ModelNotFoundError(RequestError):
+    """The store knows no such model or version."""
+
+    def __init__(self, wanted: str, loaded: Sequence[str]) -> None:
+        super().__init__(f"no model version {clip(wanted)!r}; loaded: {clip(', '.join(loaded), 300) or 'none'}")
+
+
+@dataclass(frozen=True, slots=True)
+class InputIssue:
+    """One thing wrong with an input: where, what was wanted and what came.
+
+    ``came`` names a type or a length, never the value: inputs may be personal data.
+    """
+
+    wanted: str
+    came: str
+    row: int | None = None
+    column: str | None = None
+    hint: str | None = None
+
+    def __str__(self) -> str:
+        place = [f"row {self.row}"] if self.row is not None else []
+        place += [f"column {clip(self.column)!r}"] if self.column is not None else []
+        text = f"wanted {self.wanted}, came {self.came}"
+        text = f"{', '.join(place)}: {text}" if place else text
+        return f"{text} ({self.hint})" if self.hint else text
+
+
+class InvalidInputError(RequestError):
+    """The input does not fit the model's signature.
+
+    ``issues`` holds at most :data:`MAX_ISSUES` of them; checking stops there.
+    """
+
+    def __init__(self, issues: Sequence[InputIssue]) -> None:
+        self.issues = tuple(issues[:MAX_ISSUES])
+        super().__init__(str(self.issues[0]))
+
+
+class ConflictError(FitserveError):
+    """The operation collides with another one on the same model."""
+
+
+class ModelNotReadyError(FitserveError):
+    """No model is loaded, or it has not answered a row yet."""
+
+
+class ModelFailedError(FitserveError):
+    """The model raised, or returned what cannot be a prediction.
+
+    The text is for the operator's log; callers are told no more than that it failed.
+    """
+
+
+MAX_ISSUES = 10
+"""How many issues one error lists: enough to mend a client, too few to amplify a request."""
+
+
+def clip(text: str, length: int = 64) -> str:
+    """Shorten text that came from a caller to at most ``length`` characters."""
+    return text if len(text) <= length else text[: length - 1] + "…"
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str | None:
+    """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or None."""
+    # The search is quadratic in the length: a long name is no misspelling of a short one.
+    near = get_close_matches(name, list(known), n=1) if len(name) <= 200 else []
+    return f"did you mean {clip(near[0])!r}?" if near else None

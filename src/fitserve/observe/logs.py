@@ -1,0 +1,168 @@
+"""Log lines: JSON for machines or text for people, one access line a request, on standard error.
+
+A line never holds a feature value, a header or a query string.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Literal, TextIO
+
+import orjson
+
+from fitserve.errors import clip
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable
+
+LogFormat = Literal["json", "console"]
+
+FLUSH_LINES = 64
+FLUSH_AFTER_S = 0.05
+
+_EXTRAS = ("request_id", "model_version", "frames")
+_FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "gunicorn.error")
+
+
+def choose_format(wanted: Literal["auto", "json", "console"], stream: TextIO) -> LogFormat:
+    """Text for a terminal, JSON for everything else, unless one was asked for."""
+    if wanted != "auto":
+        return wanted
+    return "console" if stream.isatty() else "json"
+
+
+def configure_logging(level: str, log_format: LogFormat, *, is_debug: bool) -> None:
+    """Make every line of this process ours, the HTTP server's included. Call it once in a serving process.
+
+    The HTTP server's own access line is switched off: there would be two a request.
+    """
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log_format == "json" else ConsoleFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    for name in _FOREIGN:
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    # uvicorn tells of its start in six lines; ours says it in one.
+    logging.getLogger("uvicorn.error").setLevel("DEBUG" if level == "debug" else "WARNING")
+    access = logging.getLogger("uvicorn.access")
+    access.handlers.clear()
+    access.propagate = False
+    warnings.showwarning = _log_warning(is_debug=is_debug)
+
+
+def _log_warning(*, is_debug: bool) -> Callable[..., None]:
+    logger = logging.getLogger("fitserve.warnings")
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any) -> None:
+        # The text of a library's warning may quote what it was given.
+        text = f": {message}" if is_debug else ""
+        logger.warning("%s at %s:%d%s", category.__name__, filename, lineno, text)
+
+    return show
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record; a traceback becomes the member ``exception``."""
+        line: dict[str, Any] = {
+            "time": datetime.fromtimestamp(record.created, UTC),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        line |= {name: getattr(record, name) for name in _EXTRAS if getattr(record, name, None) is not None}
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        return orjson.dumps(line, default=str).decode()
+
+
+class ConsoleFormatter(logging.Formatter):
+    """A line for people; control characters of what callers sent are escaped."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Format a record; frames and a traceback follow on lines of their own."""
+        time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
+        text = f"{time} {record.levelname.lower():7} {printable(record.getMessage())}"
+        if (request_id := getattr(record, "request_id", None)) is not None:
+            text += f" [{request_id}]"
+        if (frames := getattr(record, "frames", None)) is not None:
+            text += f"\n{frames}"
+        if record.exc_info:
+            text += f"\n{self.formatException(record.exc_info)}"
+        return text
+
+
+def printable(text: str) -> str:
+    """Escape what could forge or colour a line of a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class AccessLog:
+    """One line a request, written in bunches: on the event loop, at most ``FLUSH_AFTER_S`` late."""
+
+    def __init__(self, log_format: LogFormat, stream: TextIO, *, is_enabled: bool) -> None:
+        self._line = _json_line if log_format == "json" else _console_line
+        self._stream = stream
+        self._lines: list[str] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self.is_enabled = is_enabled
+
+    def write(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        method: str,
+        path: str,
+        status: int,
+        duration_ms: float,
+        request_id: str,
+        model_version: str,
+    ) -> None:
+        """Take the line of one request."""
+        self._lines.append(self._line(method, clip(path, 256), status, duration_ms, request_id, model_version))
+        if len(self._lines) >= FLUSH_LINES:
+            self.flush()
+        elif self._timer is None:
+            self._timer = loop.call_later(FLUSH_AFTER_S, self.flush)
+
+    def flush(self) -> None:
+        """Write what has been taken. A stream that is gone costs its lines, not the server."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        text = "".join(self._lines)
+        self._lines.clear()
+        try:
+            self._stream.write(text)
+            self._stream.flush()
+        except (OSError, ValueError):
+            pass
+
+
+def _json_line(method: str, path: str, status: int, duration_ms: float, request_id: str, model_version: str) -> str:
+    line = {
+        "time": datetime.now(UTC),
+        "level": "info",
+        "logger": "fitserve.access",
+        "message": "request",
+        "method": method,
+        "path": path.encode("utf-8", "replace").decode(),
+        "status": status,
+        "duration_ms": round(duration_ms, 3),
+        "request_id": request_id,
+        "model_version": model_version,
+    }
+    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode()
+
+
+def _console_line(method: str, path: str, status: int, duration_ms: float, request_id: str, model_version: str) -> str:
+    time = datetime.now().astimezone().strftime("%H:%M:%S")
+    return f"{time} {status} {method} {printable(path)} {duration_ms:.1f} ms, version {model_version} [{request_id}]\n"

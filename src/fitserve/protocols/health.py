@@ -1,0 +1,83 @@
+"""The probes: is the process alive, has it started, may it have traffic?"""
+
+from __future__ import annotations
+
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fitserve.errors import ModelNotReadyError
+from fitserve.protocols import openapi
+from fitserve.protocols.base import Protocol, Reply, Route
+
+if TYPE_CHECKING:
+    from fitserve.protocols.base import Exchange, Services
+    from fitserve.store.catalog import LoadedModel
+
+
+def _routes(services: Services) -> list[Route]:
+    return [
+        Route("GET", "/health", partial(health, services), _describe_health),
+        Route("GET", "/ready", partial(ready, services), partial(_describe_probe, "ready", "May it have traffic?")),
+        Route("GET", "/started", partial(started, services), partial(_describe_probe, "started", "Has it started?")),
+    ]
+
+
+PROTOCOL = Protocol(name="health", routes=_routes)
+
+
+async def health(services: Services, _: Exchange) -> Reply:
+    """Liveness: answers as long as the process can, whatever the state of its model."""
+    current = services.catalog.current
+    is_healthy = current is not None and current.trial.has_answered
+    body = {
+        "status": "healthy" if is_healthy else "degraded",
+        "model_loaded": current is not None,
+        "model_version": current.version if current else None,
+        "uptime_seconds": round(time.monotonic() - services.started_monotonic_s, 3),
+        "timestamp": datetime.now(UTC),
+    }
+    return Reply(orjson.dumps(body))
+
+
+async def ready(services: Services, _: Exchange) -> Reply:
+    """Readiness: a model is loaded and has answered a row."""
+    current = services.catalog.current
+    if current is None:
+        msg = "no model is loaded yet"
+        raise ModelNotReadyError(msg)
+    if not current.trial.has_answered:
+        msg = f"the model has not answered a row yet: {current.trial.failure}"
+        raise ModelNotReadyError(msg)
+    return _status("ready")
+
+
+async def started(services: Services, _: Exchange) -> Reply:
+    """Start-up: a model is loaded, so the other probes may begin."""
+    if services.catalog.current is None:
+        msg = "no model is loaded yet"
+        raise ModelNotReadyError(msg)
+    return _status("started")
+
+
+def _status(status: str) -> Reply:
+    return Reply(orjson.dumps({"status": status, "timestamp": datetime.now(UTC)}))
+
+
+def _describe_health(_: LoadedModel | None) -> dict[str, Any]:
+    reply = openapi.object_of({
+        "status": {"enum": ["healthy", "degraded"]},
+        "model_loaded": {"type": "boolean"},
+        "model_version": {"type": ["string", "null"]},
+        "uptime_seconds": {"type": "number", "minimum": 0},
+        "timestamp": openapi.TIMESTAMP,
+    })
+    return openapi.operation("health", "Health", "Is it alive?", reply)
+
+
+def _describe_probe(name: str, summary: str, _: LoadedModel | None) -> dict[str, Any]:
+    reply = openapi.object_of({"status": {"const": name}, "timestamp": openapi.TIMESTAMP})
+    return openapi.operation(name, "Health", summary, reply, errors=(500, 503))

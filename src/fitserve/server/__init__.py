@@ -1,0 +1,1 @@
+"""How the application meets the network: the listening socket and uvicorn."""

@@ -1,0 +1,81 @@
+"""The versions that are loaded, and which of them a request gets. Pure: no I/O, no clock."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fitserve.errors import ModelNotFoundError, ModelNotReadyError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+
+    from fitserve.formats.base import Model
+    from fitserve.store.cost import Cost
+    from fitserve.types import ModelRef
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """One version, whole: everything that a reply says of the model comes from one such record.
+
+    A request that holds it (its lease) goes on with it whatever is switched meanwhile;
+    the memory goes when the last holder lets go.
+    """
+
+    name: str
+    version: str
+    digest: str
+    size_bytes: int
+    model: Model
+    loaded_at: datetime
+    loaded_monotonic_s: float
+    metadata: Mapping[str, Any]
+    cost: Cost
+    trial: Trial
+
+
+@dataclass(slots=True)
+class Trial:
+    """Whether this version has answered a row; ``failure`` is why the made-up one was not.
+
+    A made-up row may be refused by a model that answers real ones, so a real answer counts too.
+    """
+
+    has_answered: bool = False
+    failure: str | None = None
+
+
+class Catalog:
+    """The loaded versions. Read and changed on the event loop only, so a switch is one assignment."""
+
+    def __init__(self) -> None:
+        self._current: LoadedModel | None = None
+        self.generation = 0
+
+    @property
+    def current(self) -> LoadedModel | None:
+        """The version that serves by default, None before the first."""
+        return self._current
+
+    def lease(self, ref: ModelRef) -> LoadedModel:
+        """Return the version that the caller asked for, to be held for the whole request.
+
+        Raises:
+            ModelNotReadyError: nothing is loaded.
+            ModelNotFoundError: another version was asked for than is loaded.
+        """
+        current = self._current
+        if current is None:
+            msg = "no model is loaded yet"
+            raise ModelNotReadyError(msg)
+        if ref.version is not None and ref.version != current.version:
+            raise ModelNotFoundError(ref.version, [current.version])
+        return current
+
+    def switch(self, loaded: LoadedModel) -> LoadedModel | None:
+        """Let ``loaded`` answer from now on; return the version that did before."""
+        previous, self._current = self._current, loaded
+        self.generation += 1
+        return previous

@@ -1,0 +1,1 @@
+"""One machine, several worker processes behind one listening socket."""

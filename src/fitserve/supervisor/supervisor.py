@@ -1,0 +1,186 @@
+"""The parent of the workers: starts them, replaces them, stops them. Knows processes, not models."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+import signal
+import socket
+import time
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING, Any
+
+from fitserve.errors import FitserveError
+from fitserve.supervisor.worker import run_worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from multiprocessing.process import BaseProcess
+
+    from fitserve.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PAUSE_S = 30.0
+"""The longest pause before a worker that keeps dying is started again."""
+
+STABLE_AFTER_S = 60.0
+"""A worker that lived longer than this is started again at once."""
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@dataclass(slots=True)
+class _Worker:
+    process: BaseProcess
+    pipe: Connection
+    started_s: float
+    is_ready: bool = False
+    is_stopping: bool = False
+    replaces: _Worker | None = None
+
+
+class Supervisor:
+    """Keeps ``settings.workers`` processes serving one listening socket.
+
+    SIGTERM and SIGINT stop all of them, letting each finish what is in flight. SIGHUP replaces
+    them one by one: a new one has loaded the model before an old one stops. Runs in the main thread.
+    """
+
+    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._workers: list[_Worker] = []
+        self._context = multiprocessing.get_context("spawn")
+        self._n_deaths = 0
+        self._start_after_s = 0.0
+        self._to_replace: list[_Worker] = []
+        self._is_stopping = False
+
+    def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        """Serve until a signal stops it.
+
+        Args:
+            on_ready: called once, with the facts of the model, when all workers serve.
+
+        Raises:
+            FitserveError: a worker could not start at all.
+        """
+        receiver, sender = socket.socketpair()
+        sender.setblocking(False)
+        receiver.setblocking(False)
+        for number in _SIGNALS:
+            signal.signal(number, lambda *_: None)
+        signal.set_wakeup_fd(sender.fileno())
+        try:
+            self._start_first(receiver, on_ready)
+            while not self._is_stopping:
+                self._step(receiver)
+        finally:
+            self._stop_all()
+            signal.set_wakeup_fd(-1)
+
+    def _start_first(self, receiver: socket.socket, on_ready: Callable[[dict[str, Any]], None]) -> None:
+        for _ in range(self._settings.workers):
+            self._start()
+        while not self._is_stopping and not all(worker.is_ready for worker in self._workers):
+            for worker, (state, facts) in self._wait(receiver):
+                if state != "ready":
+                    raise FitserveError(facts)
+                worker.is_ready = True
+                if all(other.is_ready for other in self._workers):
+                    on_ready(facts)
+
+    def _step(self, receiver: socket.socket) -> None:
+        """Wait for something to happen and set it right."""
+        for worker, (state, facts) in self._wait(receiver):
+            if state == "ready":
+                worker.is_ready = True
+                if worker.replaces is not None:
+                    self._stop(worker.replaces)
+                    worker.replaces = None
+                continue
+            self._workers.remove(worker)
+            worker.pipe.close()
+            if worker.replaces is not None:
+                self._to_replace.clear()
+                logger.error("worker %d could not replace another, which goes on: %s", worker.process.pid, facts)
+            elif not worker.is_stopping:
+                self._note_death(worker, facts)
+        n_missing = self._settings.workers - sum(not w.is_stopping and w.replaces is None for w in self._workers)
+        if n_missing > 0 and time.monotonic() >= self._start_after_s:
+            self._start()
+        self._replace_next()
+
+    def _note_death(self, worker: _Worker, why: str) -> None:
+        is_stable = time.monotonic() - worker.started_s > STABLE_AFTER_S
+        self._n_deaths = 0 if is_stable else self._n_deaths + 1
+        pause_s = 0.0 if self._n_deaths <= 1 else min(LONGEST_PAUSE_S, 2.0 ** (self._n_deaths - 2))
+        self._start_after_s = time.monotonic() + pause_s
+        logger.error("worker %d ended (%s); another starts in %g s", worker.process.pid, why, pause_s)
+
+    def _replace_next(self) -> None:
+        """Go on with a rolling replacement: one at a time."""
+        is_busy = any(worker.replaces is not None or worker.is_stopping for worker in self._workers)
+        while self._to_replace and not is_busy:
+            old = self._to_replace.pop(0)
+            if old in self._workers and not old.is_stopping:
+                self._start(replaces=old)
+                return
+
+    def _wait(self, receiver: socket.socket) -> list[tuple[_Worker, tuple[str, Any]]]:
+        """What workers said, or that they ended, since the last call; also takes signals."""
+        by_pipe = {worker.pipe: worker for worker in self._workers}
+        by_sentinel = {worker.process.sentinel: worker for worker in self._workers}
+        happened = wait([receiver, *by_pipe, *by_sentinel], timeout=0.5)
+        news: dict[int, tuple[_Worker, tuple[str, Any]]] = {}
+        for source in happened:
+            if source is receiver:
+                self._take_signals(receiver.recv(64))
+            elif isinstance(source, Connection):
+                worker = by_pipe[source]
+                try:
+                    news[id(worker)] = (worker, source.recv())
+                except (EOFError, OSError):
+                    worker.process.join()
+                    news.setdefault(id(worker), (worker, ("ended", f"exit code {worker.process.exitcode}")))
+            else:
+                worker = by_sentinel[source]  # type: ignore[index]
+                worker.process.join()
+                news.setdefault(id(worker), (worker, ("ended", f"exit code {worker.process.exitcode}")))
+        return list(news.values())
+
+    def _take_signals(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number == signal.SIGHUP:
+                self._to_replace = [worker for worker in self._workers if not worker.is_stopping]
+                logger.info("SIGHUP: replacing %d workers one by one", len(self._to_replace))
+            else:
+                self._is_stopping = True
+
+    def _start(self, replaces: _Worker | None = None) -> None:
+        ours, theirs = self._context.Pipe()
+        process = self._context.Process(target=run_worker, args=(self._settings, self._listener, theirs))
+        process.start()
+        theirs.close()
+        self._workers.append(_Worker(process, ours, time.monotonic(), replaces=replaces))
+
+    def _stop(self, worker: _Worker) -> None:
+        worker.is_stopping = True
+        if worker.process.pid is not None and worker.process.is_alive():
+            os.kill(worker.process.pid, signal.SIGTERM)
+
+    def _stop_all(self) -> None:
+        """Let every worker finish; kill those that have not after ``shutdown_timeout_s``."""
+        self._listener.close()
+        for worker in self._workers:
+            self._stop(worker)
+        deadline = time.monotonic() + self._settings.shutdown_timeout_s + 2.0
+        for worker in self._workers:
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            if worker.process.is_alive():
+                logger.warning("worker %d did not stop in time and is killed", worker.process.pid)
+                worker.process.kill()
+                worker.process.join()
