@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import logging
 import sys
 import time
@@ -18,12 +19,11 @@ from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
 import fitserve.protocols
-from fitserve import __version__
 from fitserve.apidocs import add_pages
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor, usable_cpus
 from fitserve.errors import ArtifactError, FitserveError, ForbiddenError, InputIssue, InvalidInputError, clip
-from fitserve.observe.logs import AccessLog, choose_format
+from fitserve.observe.logs import Access, AccessLog, choose_format
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
 from fitserve.protocols.base import NO_VERSION, ClientGoneError, Exchange, Handler, Protocol, Reply, Services, caught
@@ -74,7 +74,7 @@ def create_app(
     """
     settings = settings or read_settings()[0]
     if model is None or isinstance(model, str | Path) or hasattr(model, "__fspath__"):
-        path = settings.model_path if model is None else Path(model)  # type: ignore[arg-type]
+        path = settings.model_path if model is None else Path(model)
         app = FitserveApp(settings, path)
         app.services.lifecycle.start()
         return app
@@ -126,7 +126,7 @@ class FitserveApp(FastAPI):
         self.access_log = AccessLog(log_format, sys.stderr, is_enabled=is_logging and is_info)
         super().__init__(
             title="fitserve",
-            version=__version__,
+            version=importlib.metadata.version("fitserve"),
             root_path=settings.root_path,
             docs_url=None,
             redoc_url=None,
@@ -149,7 +149,9 @@ class FitserveApp(FastAPI):
             if route.method == "GET":
                 self._door["HEAD", route.path] = route.handler
             self.router.routes.append(
-                StarletteRoute(route.path, _RoutedHandler(self, route.handler), methods=methods, include_in_schema=False)
+                StarletteRoute(
+                    route.path, _RoutedHandler(self, route.handler), methods=methods, include_in_schema=False
+                )
             )
         add_pages(self)
         self._inner: Any = self._pass
@@ -189,8 +191,7 @@ class FitserveApp(FastAPI):
                 await exchange.reply(problem(exc, exchange, is_debug=self.services.settings.debug))
         finally:
             if self.access_log.is_enabled:
-                self.access_log.write(
-                    asyncio.get_running_loop(),
+                access = Access(
                     method=scope["method"],
                     path=scope["path"],
                     status=exchange.status or CLIENT_CLOSED,
@@ -198,6 +199,7 @@ class FitserveApp(FastAPI):
                     request_id=exchange.request_id,
                     model_version=exchange.model_version,
                 )
+                self.access_log.write(access, asyncio.get_running_loop())
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through the door if the request is for a route of ours, else to the router."""
@@ -254,7 +256,7 @@ class FitserveApp(FastAPI):
             try:
                 loaded, previous = await self.services.lifecycle.reload(self.services.executor.run)
             except FitserveError as exc:
-                logger.error("%s %s; the version before goes on", path, exc)
+                logger.error("%s %s; the version before goes on", path, exc)  # noqa: TRY400 - a user's mistake has no trace
             else:
                 if loaded is not previous:
                     logger.info("%s has changed: version %s serves now", path, loaded.version)
@@ -262,7 +264,7 @@ class FitserveApp(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document: the owner's routes, and ours as the model that serves has them."""
         current = self.services.catalog.current
-        key = (self.services.catalog.generation, current and current.model.signature, self.router._get_routes_version())
+        key = (self.services.catalog.generation, current and current.model.signature, len(self.router.routes))
         if self._openapi_key != key:
             self.openapi_schema = None
             document = super().openapi()
@@ -274,6 +276,7 @@ class FitserveApp(FastAPI):
             self._openapi_key = key
         assert self.openapi_schema is not None
         return self.openapi_schema
+
 
 class _RoutedHandler:
     """A handler of ours as the router's endpoint: the same answer by the longer way."""

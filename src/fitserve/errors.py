@@ -129,6 +129,9 @@ MAX_ISSUES = 10
 """How many issues one error lists: enough to mend a client, too few to amplify a request."""
 
 
+LONGEST_MISSPELLING = 200
+
+
 def clip(text: str, length: int = 64) -> str:
     """Shorten text that came from a caller to at most ``length`` characters."""
     return text if len(text) <= length else text[: length - 1] + "…"
@@ -137,5 +140,5 @@ def clip(text: str, length: int = 64) -> str:
 def did_you_mean(name: str, known: Iterable[str]) -> str | None:
     """Return ``did you mean 'x'?`` for the known name nearest to ``name``, or None."""
     # The search is quadratic in the length: a long name is no misspelling of a short one.
-    near = get_close_matches(name, list(known), n=1) if len(name) <= 200 else []
+    near = get_close_matches(name, list(known), n=1) if len(name) <= LONGEST_MISSPELLING else []
     return f"did you mean {clip(near[0])!r}?" if near else None

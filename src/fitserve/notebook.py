@@ -5,7 +5,7 @@ from __future__ import annotations
 import atexit
 import html
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from fitserve.app import create_app
 from fitserve.errors import FitserveError
@@ -87,7 +87,7 @@ class ServedModel:
         self._thread.join()
         atexit.unregister(self.stop)
 
-    def __enter__(self) -> ServedModel:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -118,8 +118,8 @@ class Settings(BaseSettings):
         return self
 
     @classmethod
-    def settings_customise_sources(
-        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **_: Any
+    def settings_customise_sources(  # type: ignore[override]
+        cls, _: type[BaseSettings], init_settings: PydanticBaseSettingsSource, **__: Any
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         """Read nothing on construction: :func:`read_settings` reads the sources, in the open."""
         return (init_settings,)
@@ -151,8 +151,11 @@ def read_settings(
     for layer, names in _layers(flags or {}, os.environ if environ is None else environ, directory):
         for field, value in layer.items():
             if field not in values:
-                values[field], origins[field] = value, names.format(
-                    flag=f"--{field.replace('_', '-')}", prefixed=f"{PREFIX}{field.upper()}", bare=field.upper()
+                values[field], origins[field] = (
+                    value,
+                    names.format(
+                        flag=f"--{field.replace('_', '-')}", prefixed=f"{PREFIX}{field.upper()}", bare=field.upper()
+                    ),
                 )
     try:
         return Settings(**values), origins
@@ -160,9 +163,7 @@ def read_settings(
         raise SettingsError(_explain(exc, origins)) from exc
 
 
-def _layers(
-    flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path
-) -> list[tuple[dict[str, Any], str]]:
+def _layers(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> list[tuple[dict[str, Any], str]]:
     """Each source's values by field name, the strongest first, with a template for the name of the origin."""
     env = {
         name: value

@@ -7,6 +7,7 @@ where it is wrong, and only until :data:`~fitserve.errors.MAX_ISSUES` are found.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from itertools import chain
 from operator import itemgetter
@@ -46,6 +47,9 @@ _WANTED: dict[Kind, str] = {
 }
 
 
+_EXAMPLES: dict[Kind, Label] = {"number": 0.0, "string": "", "boolean": False, "any": 0.0}
+
+
 @dataclass(frozen=True, slots=True)
 class Field:
     """One input column.
@@ -66,7 +70,7 @@ class Field:
         """A value that fits."""
         if self.categories:
             return self.categories[0]
-        return {"number": 0.0, "string": "", "boolean": False, "any": 0.0}[self.kind]
+        return _EXAMPLES[self.kind]
 
     def issue(self, value: object, row: int | None) -> InputIssue | None:
         """Say what is wrong with one value, or None."""
@@ -87,7 +91,7 @@ class Field:
 
     def _number_issue(self, value: float, row: int | None) -> InputIssue | None:
         if not abs(value) <= MAX_MAGNITUDE:  # also when it is NaN
-            came = "a number that is not finite" if value != value or abs(value) == np.inf else "a larger one"
+            came = "a larger one" if math.isfinite(value) else "a number that is not finite"
             return InputIssue(f"a number between ±{MAX_MAGNITUDE:.3g}", came, row, self.name)
         if isinstance(value, int) and int(float(value)) != value:
             came = "an integer beyond 2^53 that a 64-bit float cannot hold exactly"
@@ -181,7 +185,9 @@ class Signature:
         first = instances[0]
         if not isinstance(first, list) or not first:
             came = describe(first)
-            raise InvalidInputError([InputIssue("a list of numbers: this model does not tell its features' names", came)])
+            raise InvalidInputError(
+                [InputIssue("a list of numbers: this model does not tell its features' names", came)]
+            )
         return Signature(inputs=tuple(Field(f"x{i}") for i in range(len(first))))
 
     def _positional(self, instances: Sequence[object]) -> Sequence[Sequence[Any]] | None:
@@ -246,7 +252,9 @@ class Signature:
         known = set(self.names)
         unknown = [name for name in row if name not in known]
         issues = [
-            InputIssue("a known feature name", "an unknown one", number, clip(name), did_you_mean(name, missing or known))
+            InputIssue(
+                "a known feature name", "an unknown one", number, clip(name), did_you_mean(name, missing or known)
+            )
             for name in unknown[:MAX_ISSUES]
         ]
         issues += [InputIssue("every feature", "nothing", number, name) for name in missing[:MAX_ISSUES]]

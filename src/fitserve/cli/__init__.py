@@ -33,12 +33,12 @@ def build_cli() -> typer.Typer:
 
 
 def _root(
-    version: bool = typer.Option(False, "--version", help="Print the version and leave."),  # noqa: FBT001, FBT003
+    version: bool = typer.Option(False, "--version", help="Print the version and leave."),  # noqa: FBT001
 ) -> None:
     if version:
-        from fitserve import __version__
+        from importlib.metadata import version as version_of
 
-        typer.echo(__version__)
+        typer.echo(version_of("fitserve"))
         raise typer.Exit
 
 

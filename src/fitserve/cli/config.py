@@ -36,7 +36,9 @@ def show(
         raise refuse(exc) from None
     values = settings.model_dump(mode="json")
     if is_json:
-        shown = {name: {"value": value, "origin": origins[name]} for name, value in values.items()} if origin else values
+        shown = (
+            {name: {"value": value, "origin": origins[name]} for name, value in values.items()} if origin else values
+        )
         typer.echo(orjson.dumps(shown, option=orjson.OPT_INDENT_2).decode())
         return
     table = Table("setting", "value", *(["from"] if origin else []))

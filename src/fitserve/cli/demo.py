@@ -50,7 +50,10 @@ def _serve(path: Path, flags: dict[str, Any], console: Console) -> None:
 
 
 def train(folder: Path, console: Console) -> Path:
-    """Fit a pipeline on Fisher's iris data and save it as any notebook would; return the file."""
+    """Fit a pipeline on Fisher's iris data and save it as any notebook would.
+
+    Returns the file.
+    """
     import joblib
     from sklearn.datasets import load_iris
     from sklearn.linear_model import LogisticRegression
@@ -78,7 +81,7 @@ def train(folder: Path, console: Console) -> Path:
 
 
 def _named(X: Any, names: list[str]) -> Any:
-    """With names if pandas is here; without it the features are called x0, x1, …"""
+    """Give the columns their names if pandas is here; without it they are called x0, x1 and so on."""
     try:
         import pandas as pd
     except ModuleNotFoundError:

@@ -22,7 +22,11 @@ def with_settings(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., N
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
-        own = [parameter for name, parameter in inspect.signature(command, eval_str=True).parameters.items() if name != "flags"]
+        own = [
+            parameter
+            for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
+            if name != "flags"
+        ]
         names = [name for name in Settings.model_fields if name not in {"model_path", *without}]
 
         @functools.wraps(command)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
+from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,7 +26,9 @@ class Executor:
 
     def __init__(self, n_threads: int) -> None:
         self._n_threads = n_threads
-        self._calls: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]] = SimpleQueue()
+        self._calls: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]] = (
+            SimpleQueue()
+        )
         self._pid: int | None = None
 
     async def run(self, call: Callable[[], T]) -> T:
@@ -52,10 +56,8 @@ class Executor:
                 result = call()
             except BaseException as exc:  # noqa: BLE001 - the caller gets it, SystemExit included
                 error = exc
-            try:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(_settle, future, result, error)
-            except RuntimeError:  # the loop is closed: nobody waits any more
-                pass
             # Or this frame would hold the last result, and through the error its frames, until the next call.
             del loop, future, call, result, error
 
@@ -78,8 +80,7 @@ def usable_cpus() -> int:
     """
     n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
     try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:
-            quota, period = file.read().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
     except (OSError, ValueError):
         return n_cpus
     return n_cpus if quota == "max" else max(1, min(n_cpus, round(int(quota) / int(period))))

@@ -11,7 +11,6 @@ import importlib.metadata
 import io
 import re
 import warnings
-from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +22,8 @@ from fitserve.formats.sklearn_signature import final_step, infer_signature
 from fitserve.types import Artifact, ModelFacts, Outputs
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from numpy.typing import NDArray
 
     from fitserve.signature import Field, Inputs, Signature
@@ -115,7 +116,7 @@ class SklearnModel:
         """
         try:
             trial = self._outputs(self._table(self._test_inputs))
-        except (Exception, SystemExit):  # told by the warm-up
+        except (Exception, SystemExit):  # noqa: BLE001 - told by the warm-up
             return
         self.signature = replace(self.signature, inputs=self._tried_nulls())
         classes = self.signature.classes
@@ -150,7 +151,7 @@ class SklearnModel:
         try:
             inputs = self.signature.check([[None if name in chosen else value for name, value in row]])
             self._outputs(self._table(inputs))
-        except (Exception, SystemExit):  # whatever it is, it is no answer
+        except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it is no answer
             return False
         return True
 
@@ -198,7 +199,7 @@ class SklearnModel:
         if isinstance(raw, list | tuple):
             return Outputs(predictions, tuple(np.asarray(part) for part in raw))
         raw = np.asarray(raw)
-        if predictions.ndim == 2 and predictions.shape == raw.shape:
+        if predictions.ndim > 1 and predictions.shape == raw.shape:
             return Outputs(predictions, tuple(np.column_stack([1 - p, p]) for p in raw.T))
         return Outputs(predictions, (raw,))
 
@@ -226,7 +227,7 @@ class SklearnModel:
             frame = frame.tb_next
         if frame is None or frame.tb_frame.f_globals.get("__name__") != "sklearn.utils.validation":
             return False
-        if self.signature.is_open or _largest(self.signature, inputs) is None:
+        if self.signature.is_open or _largest(inputs) is None:
             return False
         try:
             self._outputs(self._table(self._test_inputs))
@@ -325,7 +326,7 @@ def _same(one: Outputs, other: Outputs) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
-def _largest(signature: Signature, inputs: Inputs) -> int | None:
+def _largest(inputs: Inputs) -> int | None:
     """The numeric column that holds the largest magnitude."""
     columns = inputs.values() if isinstance(inputs, dict) else inputs.T
     sizes = {
@@ -337,7 +338,7 @@ def _largest(signature: Signature, inputs: Inputs) -> int | None:
 
 
 def _overflow(signature: Signature, inputs: Inputs) -> InvalidInputError:
-    index = _largest(signature, inputs)
+    index = _largest(inputs)
     assert index is not None  # _is_overflow has looked
     issue = InputIssue(
         "numbers that the model can compute with", "a number so large that it overflows inside", None,
@@ -358,7 +359,9 @@ def _explain(exc: BaseException) -> str:
             )
         case FitserveError():
             return str(exc)
-        case _ if isinstance(exc, EOFError) or re.search("truncated|exhausted|ran out of input", str(exc), re.IGNORECASE):
+        case _ if isinstance(exc, EOFError) or re.search(
+            "truncated|exhausted|ran out of input", str(exc), re.IGNORECASE
+        ):
             return "is truncated: it ends before the model does"
         case _:
             return f"is damaged, or no joblib or pickle file ({type(exc).__name__}: {exc})"

@@ -6,6 +6,7 @@ stand in the estimator and in the transformers of its first step.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -81,7 +82,7 @@ def _fields(step: Any, names: tuple[str, ...]) -> tuple[Field, ...]:
     origin = type(step).__name__
     if (transformers := _attribute(step, "transformers_")) is None:
         numeric = Field("", "number", is_nullable=_allows_nan(step), learnt_from=origin)
-        fields = _encoded(step, list(names)) or {name: numeric for name in names}
+        fields = _encoded(step, list(names)) or dict.fromkeys(names, numeric)
     else:
         fields = {}
         for label, transformer, columns in transformers:
@@ -127,7 +128,7 @@ def _encoded(step: Any, names: list[str]) -> dict[str, Field]:
     is_closed = getattr(step, "handle_unknown", None) == "error"
     fields = {}
     for name, values in zip(names, categories, strict=True):
-        labels = [label for label in values.tolist() if label is not None and label == label]
+        labels = [label for label in values.tolist() if not _is_missing(label)]
         kinds = set(map(type, labels))
         kind: Kind = "string" if kinds == {str} else "boolean" if kinds == {bool} else "any"
         if kinds and kinds <= {int, float}:
@@ -135,6 +136,10 @@ def _encoded(step: Any, names: list[str]) -> dict[str, Field]:
         is_nullable = len(labels) < len(values) or not is_closed
         fields[name] = Field(name, kind, is_nullable=is_nullable, categories=tuple(labels), is_closed=is_closed)
     return fields
+
+
+def _is_missing(label: Any) -> bool:
+    return label is None or (isinstance(label, float) and math.isnan(label))
 
 
 def _is_numeric(step: Any) -> bool:

@@ -5,11 +5,12 @@ A line never holds a feature value, a header or a query string.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 import warnings
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, TextIO
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
 
 import orjson
 
@@ -23,6 +24,7 @@ LogFormat = Literal["json", "console"]
 
 FLUSH_LINES = 64
 FLUSH_AFTER_S = 0.05
+LONGEST_PATH = 256
 
 _EXTRAS = ("request_id", "model_version", "frames")
 _FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "gunicorn.error")
@@ -105,6 +107,17 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
+class Access(NamedTuple):
+    """What is told of one request."""
+
+    method: str
+    path: str
+    status: int
+    duration_ms: float
+    request_id: str
+    model_version: str
+
+
 class AccessLog:
     """One line a request, written in bunches: on the event loop, at most ``FLUSH_AFTER_S`` late."""
 
@@ -115,19 +128,9 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self.is_enabled = is_enabled
 
-    def write(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        method: str,
-        path: str,
-        status: int,
-        duration_ms: float,
-        request_id: str,
-        model_version: str,
-    ) -> None:
+    def write(self, access: Access, loop: asyncio.AbstractEventLoop) -> None:
         """Take the line of one request."""
-        self._lines.append(self._line(method, clip(path, 256), status, duration_ms, request_id, model_version))
+        self._lines.append(self._line(access))
         if len(self._lines) >= FLUSH_LINES:
             self.flush()
         elif self._timer is None:
@@ -140,29 +143,31 @@ class AccessLog:
             self._timer = None
         text = "".join(self._lines)
         self._lines.clear()
-        try:
+        with contextlib.suppress(OSError, ValueError):
             self._stream.write(text)
             self._stream.flush()
-        except (OSError, ValueError):
-            pass
 
 
-def _json_line(method: str, path: str, status: int, duration_ms: float, request_id: str, model_version: str) -> str:
+def _json_line(access: Access) -> str:
     line = {
         "time": datetime.now(UTC),
         "level": "info",
         "logger": "fitserve.access",
         "message": "request",
-        "method": method,
-        "path": path.encode("utf-8", "replace").decode(),
-        "status": status,
-        "duration_ms": round(duration_ms, 3),
-        "request_id": request_id,
-        "model_version": model_version,
+        "method": access.method,
+        "path": clip(access.path, LONGEST_PATH).encode("utf-8", "replace").decode(),
+        "status": access.status,
+        "duration_ms": round(access.duration_ms, 3),
+        "request_id": access.request_id,
+        "model_version": access.model_version,
     }
     return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode()
 
 
-def _console_line(method: str, path: str, status: int, duration_ms: float, request_id: str, model_version: str) -> str:
+def _console_line(access: Access) -> str:
     time = datetime.now().astimezone().strftime("%H:%M:%S")
-    return f"{time} {status} {method} {printable(path)} {duration_ms:.1f} ms, version {model_version} [{request_id}]\n"
+    path = printable(clip(access.path, LONGEST_PATH))
+    return (
+        f"{time} {access.status} {access.method} {path} {access.duration_ms:.1f} ms, "
+        f"version {access.model_version} [{access.request_id}]\n"
+    )

@@ -76,13 +76,15 @@ def _is_local(peer: Any) -> bool:
 
 def _describe_reload(_: LoadedModel | None) -> dict[str, Any]:
     text = {"type": "string"}
-    reply = openapi.object_of({
-        "status": {"enum": ["reloaded", "unchanged"]},
-        "model_version": text,
-        "previous_version": {"type": ["string", "null"]},
-        "digest": text,
-        "timestamp": openapi.TIMESTAMP,
-    })
+    reply = openapi.object_of(
+        {
+            "status": {"enum": ["reloaded", "unchanged"]},
+            "model_version": text,
+            "previous_version": {"type": ["string", "null"]},
+            "digest": text,
+            "timestamp": openapi.TIMESTAMP,
+        }
+    )
     return openapi.operation(
         "reload",
         "Model",

@@ -73,9 +73,7 @@ class Exchange:
         self._send = send
         self._headers: dict[bytes, bytes] = dict(scope["headers"])
         given = self._headers.get(b"x-request-id")
-        self.request_id = (
-            given.decode() if given and _REQUEST_ID.fullmatch(given) else f"{_id_prefix}-{next(_ids):x}"
-        )
+        self.request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else f"{_id_prefix}-{next(_ids):x}"
 
     @property
     def is_started(self) -> bool:

@@ -68,13 +68,15 @@ def _status(status: str) -> Reply:
 
 
 def _describe_health(_: LoadedModel | None) -> dict[str, Any]:
-    reply = openapi.object_of({
-        "status": {"enum": ["healthy", "degraded"]},
-        "model_loaded": {"type": "boolean"},
-        "model_version": {"type": ["string", "null"]},
-        "uptime_seconds": {"type": "number", "minimum": 0},
-        "timestamp": openapi.TIMESTAMP,
-    })
+    reply = openapi.object_of(
+        {
+            "status": {"enum": ["healthy", "degraded"]},
+            "model_loaded": {"type": "boolean"},
+            "model_version": {"type": ["string", "null"]},
+            "uptime_seconds": {"type": "number", "minimum": 0},
+            "timestamp": openapi.TIMESTAMP,
+        }
+    )
     return openapi.operation("health", "Health", "Is it alive?", reply)
 
 

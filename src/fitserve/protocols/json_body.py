@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -13,6 +12,8 @@ import orjson
 from fitserve.errors import MalformedBodyError, ModelFailedError, UnsupportedMediaTypeError, clip
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from numpy.typing import NDArray
 
     from fitserve.protocols.base import Exchange
@@ -38,8 +39,7 @@ async def read_json(exchange: Exchange, settings: Settings) -> Any:
     if content_type != b"application/json" or exchange.header(b"content-encoding"):
         _check_media_type(exchange, content_type or b"", settings.cors_origins)
     body = await exchange.read_body(settings.max_body_bytes)
-    if body.startswith(_BOM):
-        body = body[len(_BOM) :]
+    body = body.removeprefix(_BOM)
     if not body:
         msg = "the body is empty; wanted a JSON document"
         raise MalformedBodyError(msg)

@@ -133,7 +133,9 @@ def _members(document: Any, wanted: str) -> tuple[Any, ModelRef]:
         raise InvalidInputError([InputIssue(f"an object with {wanted!r}", describe(document))])
     unknown = [name for name in document if name not in {wanted, "model_version"}]
     issues = [
-        InputIssue(f"only {wanted!r} and 'model_version'", f"the member {clip(name)!r}", hint=did_you_mean(name, [wanted]))
+        InputIssue(
+            f"only {wanted!r} and 'model_version'", f"the member {clip(name)!r}", hint=did_you_mean(name, [wanted])
+        )
         for name in unknown[:10]
     ]
     if wanted not in document:
@@ -201,14 +203,16 @@ def _describe_predict(loaded: LoadedModel | None) -> dict[str, Any]:
         {"features": {"anyOf": list(openapi.row_schemas(signature).values())}, "model_version": version},
         optional=("model_version",),
     )
-    reply = openapi.object_of({
-        "prediction": openapi.prediction_schema(signature),
-        "probability": openapi.probability_schema(signature),
-        "probabilities": openapi.probabilities_schema(signature),
-        "model_version": {"type": "string"},
-        "latency_ms": {"type": "number", "minimum": 0},
-        "timestamp": openapi.TIMESTAMP,
-    })
+    reply = openapi.object_of(
+        {
+            "prediction": openapi.prediction_schema(signature),
+            "probability": openapi.probability_schema(signature),
+            "probabilities": openapi.probabilities_schema(signature),
+            "model_version": {"type": "string"},
+            "latency_ms": {"type": "number", "minimum": 0},
+            "timestamp": openapi.TIMESTAMP,
+        }
+    )
     examples = {name: {"features": row} for name, row in openapi.row_examples(signature).items()}
     return openapi.operation(
         "predict", "Predictions", "Predict one row", reply, body=body, errors=_INFER_ERRORS, examples=examples
@@ -225,19 +229,23 @@ def _describe_batch(limit: int, loaded: LoadedModel | None) -> dict[str, Any]:
         "type": "array", "minItems": 1, "maxItems": limit,
         "items": {"anyOf": [forms[form] for form in ("list", "object") if form in forms]},
     }  # fmt: skip
-    body = openapi.object_of({"instances": rows, "model_version": {"type": ["string", "null"]}}, optional=("model_version",))
+    body = openapi.object_of(
+        {"instances": rows, "model_version": {"type": ["string", "null"]}}, optional=("model_version",)
+    )
     probability = openapi.probability_schema(signature)
     is_plain = probability == {"type": "null"} or not probability
-    reply = openapi.object_of({
-        "predictions": {"type": "array", "items": openapi.prediction_schema(signature)},
-        "probabilities": probability if is_plain else {"type": "array", "items": probability},
-        "model_version": {"type": "string"},
-        "latency_ms": {"type": "number", "minimum": 0},
-        "count": {"type": "integer", "minimum": 1},
-        "timestamp": openapi.TIMESTAMP,
-    })
+    reply = openapi.object_of(
+        {
+            "predictions": {"type": "array", "items": openapi.prediction_schema(signature)},
+            "probabilities": probability if is_plain else {"type": "array", "items": probability},
+            "model_version": {"type": "string"},
+            "latency_ms": {"type": "number", "minimum": 0},
+            "count": {"type": "integer", "minimum": 1},
+            "timestamp": openapi.TIMESTAMP,
+        }
+    )
     found = openapi.row_examples(signature)
-    examples = {form: {"instances": [found[form]] * 2} for form in ("list", "object") if form in found}
+    examples: dict[str, Any] = {form: {"instances": [found[form]] * 2} for form in ("list", "object") if form in found}
     return openapi.operation(
         "predict_batch", "Predictions", summary, reply, body=body, errors=_INFER_ERRORS, examples=examples
     )

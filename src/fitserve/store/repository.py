@@ -7,13 +7,15 @@ import os
 import re
 import stat
 import tomllib
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fitserve.errors import ArtifactError, ArtifactNotFoundError
 from fitserve.types import Artifact
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 MAX_ARTIFACT_BYTES = 16 * 2**30
 MANIFEST_SUFFIX = ".manifest.toml"

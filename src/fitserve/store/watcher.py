@@ -25,5 +25,4 @@ async def changes(path: Path) -> AsyncIterator[None]:
     async for _ in awatch(
         path.parent, watch_filter=lambda _, changed: changed.rpartition("/")[2] in names, recursive=False, step=QUIET_MS
     ):
-        if path.exists():
-            yield
+        yield

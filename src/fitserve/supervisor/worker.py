@@ -45,5 +45,3 @@ def _stop_with_supervisor(supervisor: Connection) -> None:
         supervisor.recv()
     except (EOFError, OSError):
         os.kill(os.getpid(), signal.SIGTERM)
-
-

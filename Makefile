@@ -1,0 +1,47 @@
+# One line a task; each needs nothing before it. `make` lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+APT_GET := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+
+.DEFAULT_GOAL := help
+
+.PHONY: help setup demo test check unit lock bench clean
+
+help:  ## list the tasks
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
+
+setup: .venv/.complete  ## make .venv with everything that demo and test need
+
+.venv/.complete: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'fitserve needs Python 3.11 or newer: make PYTHON=python3.12'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'installing python3-venv'; $(APT_GET) update -qq && $(APT_GET) install -qq -y python3-venv; }
+	@echo 'setting up .venv (once; about a minute)'
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: setup  ## train a model on real data, serve it, print how to call it
+	@$(BIN)/fitserve demo
+
+test: check unit  ## all checks and tests
+
+check: setup  ## formatting, lint, types, layers
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+unit: setup  ## the tests alone
+	$(BIN)/pytest
+
+lock: setup  ## renew requirements/*.txt from pyproject.toml
+	$(BIN)/python scripts/lock.py
+
+bench: setup  ## fitserve beside a hand-rolled server: throughput, latency, CPU
+	@command -v wrk >/dev/null || { $(APT_GET) update -qq && $(APT_GET) install -qq -y wrk; }
+	$(BIN)/python -m bench.load
+
+clean:  ## remove what the other tasks made
+	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
