@@ -30,8 +30,8 @@ Inputs: TypeAlias = "NDArray[np.float64] | dict[str, NDArray[Any]]"
 MAX_MAGNITUDE = float(np.finfo(np.float32).max)
 """The largest number a feature may have: scikit-learn's trees compute in float32."""
 
-EXACT_INTEGERS = 2.0**53
-"""Beyond it a float64 does not hold every integer."""
+EXACT_INTEGERS = 2.0**53 - 1
+"""Up to it a float64 holds every integer, and no other integer is rounded to one of these."""
 
 _ACCEPTED: dict[Kind, frozenset[type]] = {
     "number": frozenset({int, float}),
@@ -137,6 +137,7 @@ class Signature:
     class_names: tuple[tuple[str, ...], ...] | None = field(init=False, repr=False)
     is_numeric: bool = field(init=False, repr=False)
     _is_nullable: bool = field(init=False, repr=False)
+    _required: list[int] = field(init=False, repr=False)
     _pick: Callable[[dict[str, Any]], tuple[Any, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -149,6 +150,7 @@ class Signature:
             "names": names,
             "class_names": self.classes and tuple(tuple(map(label_name, labels)) for labels in self.classes),
             "is_numeric": all(column.kind == "number" and not column.is_closed for column in self.inputs),
+            "_required": [i for i, column in enumerate(self.inputs) if not column.is_nullable],
             "_is_nullable": any(column.is_nullable for column in self.inputs),
             "_pick": pick,
         }.items():
@@ -207,7 +209,11 @@ class Signature:
     def _arrays(self, rows: Sequence[Sequence[Any]], *, is_checked: bool = False) -> Inputs | None:
         """The arrays, or None when a value does not fit."""
         if self.is_numeric:
-            return _numbers(rows, chain.from_iterable(rows), is_nullable=self._is_nullable, is_checked=is_checked)
+            X = _numbers(rows, chain.from_iterable(rows), is_nullable=self._is_nullable, is_checked=is_checked)
+            # Some columns take nulls and some do not: here they are NaN already.
+            if X is not None and self._is_nullable and self._required and np.isnan(X[:, self._required]).any():
+                return None
+            return X
         columns: dict[str, NDArray[Any]] = {}
         for column, values in zip(self.inputs, zip(*rows, strict=True), strict=True):
             array = _column(column, values, is_checked=is_checked)

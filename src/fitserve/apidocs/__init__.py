@@ -53,8 +53,8 @@ def add_pages(app: FastAPI) -> None:
         )
         return _guarded(page)
 
-    async def asset(request: Request) -> Response:
-        name = request.url.path.rpartition("/")[2]
+    def asset(request: Request) -> Response:  # not async: it reads a file, so starlette runs it in a thread
+        name = request.scope["path"].rpartition("/")[2]
         headers = {"Cache-Control": "public, max-age=86400", "X-Content-Type-Options": "nosniff"}
         return Response(_read(name), media_type=ASSETS[name], headers=headers)
 

@@ -221,7 +221,7 @@ def _label_schema(labels: tuple[Label, ...]) -> Schema:
 def _one_or_list(signature: Signature, schemas: list[Schema]) -> Schema:
     if signature.n_outputs == 0:
         return schemas[0]
-    return {
-        "type": "array", "minItems": signature.n_outputs, "maxItems": signature.n_outputs,
-        "prefixItems": (schemas * signature.n_outputs)[: signature.n_outputs],
-    }  # fmt: skip
+    # Not prefixItems: tools read it as the list form of items, which OpenAPI 3.1 has not.
+    distinct = [schema for i, schema in enumerate(schemas) if schema not in schemas[:i]]
+    items = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
+    return {"type": "array", "minItems": signature.n_outputs, "maxItems": signature.n_outputs, "items": items}

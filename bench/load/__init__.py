@@ -1,0 +1,1 @@
+"""The load bench: fitserve beside a hand-rolled server, under wrk."""

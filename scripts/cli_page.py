@@ -1,0 +1,71 @@
+"""Print docs/reference/cli.md: the help text of every command, as a terminal 80 columns wide shows it.
+
+Renew the page with ``.venv/bin/python scripts/cli_page.py > docs/reference/cli.md``.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import typer.main
+from typer.testing import CliRunner
+
+from fitserve.cli import build_cli
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+COLUMNS = 80
+
+INTRO = """\
+# Command line
+
+<!-- Made by scripts/cli_page.py: change fitserve/cli, then make the page again. -->
+
+The model's summary goes to standard output, log lines and errors go to standard error. `python -m fitserve` is the same
+as `fitserve`. Each setting is also a flag: [Settings](settings.md) tells their bounds and their other names.
+
+| exit code | meaning |
+|---|---|
+| 0 | done; for a server: stopped by SIGINT or SIGTERM |
+| 1 | the model cannot be served, or `check` found that it answers no test row |
+| 2 | the command line or a setting is wrong, or the port is in use |
+
+SIGINT (Ctrl-C) and SIGTERM stop a server: it takes no more connections, finishes the requests in flight for up to
+`shutdown_timeout_s`, and ends. SIGHUP replaces the workers of `fitserve run --workers N` one by one; a server of one
+process does not handle it, and ends.
+"""
+
+
+def render() -> str:
+    """Return the whole page."""
+    return "\n".join([INTRO, *(_section(words) for words in _commands())])
+
+
+def _commands() -> Iterator[tuple[str, ...]]:
+    """Every command as the words that a user types after ``fitserve``, groups before their members."""
+
+    def walk(command: Any, words: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+        yield words
+        for name, inner in sorted(getattr(command, "commands", {}).items()):
+            yield from walk(inner, (*words, name))
+
+    return walk(typer.main.get_command(build_cli()), ())
+
+
+def _section(words: tuple[str, ...]) -> str:
+    command = " ".join(["fitserve", *words])
+    return f"## `{command}`\n\n```console\n$ {command} --help\n{_help(words)}```\n"
+
+
+def _help(words: tuple[str, ...]) -> str:
+    environment = {"COLUMNS": str(COLUMNS), "NO_COLOR": "1", "TERM": "dumb"}
+    result = CliRunner(env=environment).invoke(
+        build_cli(), [*words, "--help"], prog_name="fitserve", terminal_width=COLUMNS
+    )
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+if __name__ == "__main__":
+    print(render(), end="")

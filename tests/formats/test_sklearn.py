@@ -1,0 +1,252 @@
+"""scikit-learn files: what loads, what is refused and why, and that answers are scikit-learn's own."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import subprocess
+import sys
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import ColumnTransformer
+from sklearn.datasets import load_iris, make_classification
+from sklearn.dummy import DummyClassifier
+from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.model_selection import GridSearchCV
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.utils import all_estimators
+
+from fitserve.errors import ArtifactError, InvalidInputError
+from fitserve.formats.sklearn import ARGMAX_CLASSIFIERS, load, snapshot
+from fitserve.types import Artifact
+
+X, Y = load_iris(return_X_y=True)
+
+
+def artifact(data: bytes, **more) -> Artifact:
+    return Artifact(name="m", version="1", digest="", data=data, **more)
+
+
+def dumped(model: object) -> bytes:
+    file = io.BytesIO()
+    joblib.dump(model, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("name", sorted(ARGMAX_CLASSIFIERS))
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_the_shortcut_gives_the_labels_that_predict_gives(name, n_classes):
+    """On random rows, and on rows between two of different label: where rounding could tip them over."""
+    kind = dict(all_estimators("classifier"))[name]
+    options = {"loss": "log_loss"} if name == "SGDClassifier" else {}
+    features, labels = make_classification(
+        300, 4, n_informative=3, n_redundant=0, n_classes=n_classes, n_clusters_per_class=1, random_state=1
+    )
+    if name in {"CategoricalNB", "ComplementNB", "MultinomialNB"}:
+        features = np.digitize(features, [-1, 0, 1]).astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        estimator = kind(**options).fit(features, labels)
+    model = snapshot(estimator)
+    assert model._is_argmax
+
+    table = features
+    if name != "CategoricalNB":
+        labels_now = estimator.predict(features)
+        low = features[labels_now == 0][:40]
+        high = np.resize(features[labels_now != 0], low.shape)
+        for _ in range(60):  # bisect each pair to the border between its labels, to the last bit
+            middle = (low + high) / 2
+            is_low = (estimator.predict(middle) == 0)[:, None]
+            low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+        table = np.vstack([features, low, high, np.nextafter(low, high), np.nextafter(high, low)])
+    outputs = model.predict(table)
+
+    np.testing.assert_array_equal(outputs.predictions, estimator.predict(table))
+    np.testing.assert_array_equal(outputs.probabilities[0], estimator.predict_proba(table))
+
+
+@pytest.mark.parametrize("model", [DummyClassifier(strategy="prior"), KNeighborsClassifier(), GridSearchCV(KNeighborsClassifier(), {})])
+def test_other_classifiers_are_asked_for_both(model):
+    served = snapshot(model.fit(X, Y))
+
+    outputs = served.predict(X)
+
+    assert not served._is_argmax
+    np.testing.assert_array_equal(outputs.predictions, model.predict(X))
+
+
+def test_a_subclass_is_not_trusted_to_be_its_base():
+    class Contrary(LogisticRegression):
+        def predict(self, X):
+            return 2 - super().predict(X)
+
+    model = Contrary(max_iter=1000).fit(X, Y)
+
+    np.testing.assert_array_equal(snapshot(model).predict(X).predictions, model.predict(X))
+
+
+def test_a_search_and_a_pipeline_are_looked_through():
+    search = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [1, 2]}).fit(X, Y)
+    served = snapshot(search)
+
+    assert served.facts.model_type == "LogisticRegression"
+    assert served._is_argmax
+    np.testing.assert_array_equal(served.predict(X).predictions, search.predict(X))
+
+
+def test_names_are_learnt_and_no_frame_is_built_for_a_numeric_library_model():
+    table = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(table, Y)
+    served = load(artifact(dumped(model)))
+
+    outputs = served.predict(served.signature.check(X.tolist()))  # warnings are errors here
+
+    assert served.signature.names == ("a", "b", "c", "d")
+    assert served._frame_columns is None
+    np.testing.assert_array_equal(outputs.probabilities[0], model.predict_proba(table))
+
+
+def by_name(frame):
+    return frame[["b"]] * 2
+
+
+def test_a_model_that_needs_names_is_given_a_frame():
+    table = pd.DataFrame(X, columns=["a", "b", "c", "d"])
+    model = make_pipeline(FunctionTransformer(by_name), LinearRegression()).fit(table, Y)
+    served = snapshot(model)
+
+    outputs = served.predict(served.signature.check(X.tolist()))
+
+    assert not served.is_library_code
+    np.testing.assert_allclose(outputs.predictions, model.predict(table))
+
+
+def test_a_live_model_is_copied():
+    model = LogisticRegression(max_iter=1000).fit(X, Y)
+    served = snapshot(model)
+    before = served.predict(X).predictions
+
+    model.fit(X, (Y + 1) % 3)
+
+    np.testing.assert_array_equal(served.predict(X).predictions, before)
+
+
+def test_columns_of_a_table_are_learnt_from_their_transformers():
+    table = pd.DataFrame({"age": [1.0, None, 3.0, 4.0], "size": [1.0, 2, 3, 4], "city": ["a", "b", "a", None], "free": [1, 2, 3, 4]})
+    columns = ColumnTransformer(
+        [
+            ("filled", SimpleImputer(), ["age"]),
+            ("scaled", StandardScaler(), ["size"]),
+            ("coded", OneHotEncoder(handle_unknown="ignore"), ["city"]),
+        ]
+    )
+    served = snapshot(make_pipeline(columns, LogisticRegression()).fit(table, [0, 1, 0, 1]))
+    fields = {field.name: field for field in served.signature.inputs}
+
+    assert (fields["age"].kind, fields["age"].is_nullable) == ("number", True)
+    assert (fields["size"].kind, fields["size"].is_nullable) == ("number", False), "NaN would reach the classifier"
+    assert (fields["city"].kind, fields["city"].categories, fields["city"].is_nullable) == ("string", ("a", "b"), True)
+    assert fields["free"].is_nullable, "a column that is dropped may be anything"
+    assert fields["age"].learnt_from == "ColumnTransformer.filled"
+
+
+def test_nulls_are_taken_where_the_model_takes_them():
+    assert snapshot(HistGradientBoostingClassifier(max_iter=5).fit(X, Y)).signature.inputs[0].is_nullable
+    assert not snapshot(LogisticRegression(max_iter=1000).fit(X, Y)).signature.inputs[0].is_nullable
+    assert not snapshot(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)).signature.inputs[0].is_nullable
+
+
+def test_finite_values_that_overflow_inside_are_the_callers():
+    model = make_pipeline(StandardScaler(), RandomForestClassifier(3)).fit(X * 1e-6, Y)
+    served = snapshot(model)
+    table = served.signature.check([[1, 2, 3e38, 4]])
+
+    with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="column 'x2'.*overflows"):
+        served.predict(table)
+
+
+def test_a_broken_model_is_not_the_callers():
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)
+    served = snapshot(model)
+    served._estimator[-1].coef_ = served._estimator[-1].coef_[:, :2]
+
+    with pytest.raises(ValueError, match="mismatch"):
+        served.predict(X)
+
+
+def test_the_warning_of_another_version_becomes_a_fact():
+    data = dumped(LogisticRegression(max_iter=1000).fit(X, Y))
+    import sklearn
+
+    older = data.replace(sklearn.__version__.encode(), b"1.0.2")
+    assert older != data
+
+    facts = load(artifact(older)).facts
+
+    assert facts.libraries["scikit-learn"] == ("1.0.2", sklearn.__version__)
+    assert "fitted with scikit-learn 1.0.2" in facts.warnings[0]
+
+
+class Ends:
+    def __reduce__(self):
+        return sys.exit, (3,)
+
+
+REFUSED = {
+    "nothing that predicts": (dumped(StandardScaler().fit(X)), "StandardScaler, which has no predict"),
+    "a dictionary": (dumped({"model": 1}), "holds a dict, which has no predict"),
+    "a class": (dumped(LogisticRegression), "holds the class LogisticRegression"),
+    "an unfitted model": (dumped(LogisticRegression()), "LogisticRegression that is not fitted"),
+    "an unfitted pipeline": (dumped(make_pipeline(StandardScaler(), LogisticRegression())), "not fitted"),
+    "a truncated file": (dumped(LogisticRegression(max_iter=1000).fit(X, Y))[:500], "truncated"),
+    "a text": (b"import numpy as np\n", "damaged, or no joblib or pickle file"),
+    "noise": (bytes(range(256)), "damaged, or no joblib or pickle file"),
+    "a call of exit": (pickle.dumps(Ends()), "SystemExit"),
+    "a missing package": (b"\x80\x04cno_such_package.module\nModel\n.", "package 'no_such_package', which is not installed"),
+}
+
+
+@pytest.mark.parametrize(("data", "told"), REFUSED.values(), ids=REFUSED.keys())
+def test_what_cannot_be_served_is_refused_in_words(data, told):
+    with pytest.raises(ArtifactError, match=told):
+        load(artifact(data))
+
+
+def test_a_class_of_main_is_named(tmp_path):
+    script = (
+        "import joblib\nfrom sklearn.linear_model import LogisticRegression\n"
+        "class Mine(LogisticRegression): pass\n"
+        f"joblib.dump(Mine().fit([[0],[1]],[0,1]), {str(tmp_path / 'm.joblib')!r})"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+    with pytest.raises(ArtifactError, match=r"notebook or script .*Mine.*move it into a module"):
+        load(artifact((tmp_path / "m.joblib").read_bytes()))
+
+
+def test_the_example_of_the_manifest_is_the_test_row():
+    model = LogisticRegression(max_iter=1000).fit(pd.DataFrame(X, columns=list("abcd")), Y)
+
+    served = load(artifact(dumped(model), example={"b": 2, "a": 1, "d": 4, "c": 3}))
+
+    assert served.signature.example_row() == (1, 2, 3, 4)
+    with pytest.raises(ArtifactError, match="must name each feature once: a, b, c, d"):
+        load(artifact(dumped(model), example={"a": 1}))
+
+
+def test_plain_and_compressed_pickles_load():
+    model = LogisticRegression(max_iter=1000).fit(X, Y)
+    file = io.BytesIO()
+    joblib.dump(model, file, compress=("gzip", 3))
+
+    for data in (pickle.dumps(model), file.getvalue()):
+        np.testing.assert_array_equal(load(artifact(data)).predict(X).predictions, model.predict(X))
