@@ -43,7 +43,9 @@ def models(tmp_path_factory) -> Path:
     X, y = load_breast_cancer(return_X_y=True)
     joblib.dump(RandomForestClassifier(100, random_state=0).fit(X, y), folder / "cancer_v2.joblib")
     diabetes = load_diabetes(as_frame=True)
-    joblib.dump(make_pipeline(StandardScaler(), Ridge()).fit(diabetes.data, diabetes.target), folder / "diabetes.joblib")
+    joblib.dump(
+        make_pipeline(StandardScaler(), Ridge()).fit(diabetes.data, diabetes.target), folder / "diabetes.joblib"
+    )
     return folder
 
 
@@ -71,6 +73,12 @@ def make_app(models):
             return thread.submit(create_app, model, settings=Settings(**settings)).result()
 
     return make
+
+
+@pytest.fixture
+def app_without_model() -> FitserveApp:
+    """An application whose model has not been loaded."""
+    return FitserveApp(Settings(), None)
 
 
 @pytest.fixture

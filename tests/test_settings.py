@@ -9,7 +9,9 @@ from fitserve.settings import BARE_NAMES, Settings, read_settings
 
 
 def test_the_first_source_wins(tmp_path):
-    (tmp_path / "fitserve.toml").write_text("port = 1\nworkers = 2\nmax_batch_size = 3\nlog_level = 'error'\nnonfinite = 'error'")
+    (tmp_path / "fitserve.toml").write_text(
+        "port = 1\nworkers = 2\nmax_batch_size = 3\nlog_level = 'error'\nnonfinite = 'error'"
+    )
     (tmp_path / ".env").write_text("PORT=11\nFITSERVE_WORKERS=12\nMAX_BATCH_SIZE=13\nexport LOG_LEVEL=WARNING\n")
     environ = {"PORT": "21", "FITSERVE_PORT": "22", "WORKERS": "23"}
 

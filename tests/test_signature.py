@@ -25,7 +25,13 @@ MIXED = Signature(
 GOOD = {"age": 3, "city": "Paris", "plan": "x", "is_new": True, "other": 7.5, "grade": 2}
 
 anything = st.one_of(
-    st.none(), st.booleans(), st.integers(-(2**70), 2**70), st.floats(), st.text(max_size=3), st.just([1.0]), st.just({})
+    st.none(),
+    st.booleans(),
+    st.integers(-(2**70), 2**70),
+    st.floats(),
+    st.text(max_size=3),
+    st.just([1.0]),
+    st.just({}),
 )
 
 

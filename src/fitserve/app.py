@@ -127,7 +127,6 @@ class FitserveApp(FastAPI):
         super().__init__(
             title="fitserve",
             version=importlib.metadata.version("fitserve"),
-            root_path=settings.root_path,
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
@@ -179,6 +178,8 @@ class FitserveApp(FastAPI):
         current = self.services.catalog.current
         exchange = Exchange(scope, receive, send, current.version if current else NO_VERSION)
         scope[_EXCHANGE] = exchange
+        if not scope.get("root_path"):  # else it is mounted, or the server was told
+            scope["root_path"] = self.services.settings.root_path
         try:
             await self._inner(scope, receive, exchange.send)
         except ClientGoneError:
@@ -204,9 +205,8 @@ class FitserveApp(FastAPI):
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through the door if the request is for a route of ours, else to the router."""
         path = scope["path"]
-        root_path = scope.get("root_path") or self.root_path
-        if root_path:
-            path = path.removeprefix(root_path)
+        if scope["root_path"]:
+            path = path.removeprefix(scope["root_path"])
         handler = None if self.user_middleware else self._door.get((scope["method"], path))
         if handler is None:
             await super().__call__(scope, receive, send)

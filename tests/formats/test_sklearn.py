@@ -74,7 +74,9 @@ def test_the_shortcut_gives_the_labels_that_predict_gives(name, n_classes):
     np.testing.assert_array_equal(outputs.probabilities[0], estimator.predict_proba(table))
 
 
-@pytest.mark.parametrize("model", [DummyClassifier(strategy="prior"), KNeighborsClassifier(), GridSearchCV(KNeighborsClassifier(), {})])
+@pytest.mark.parametrize(
+    "model", [DummyClassifier(strategy="prior"), KNeighborsClassifier(), GridSearchCV(KNeighborsClassifier(), {})]
+)
 def test_other_classifiers_are_asked_for_both(model):
     served = snapshot(model.fit(X, Y))
 
@@ -95,7 +97,9 @@ def test_a_subclass_is_not_trusted_to_be_its_base():
 
 
 def test_a_search_and_a_pipeline_are_looked_through():
-    search = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [1, 2]}).fit(X, Y)
+    search = GridSearchCV(make_pipeline(StandardScaler(), LogisticRegression()), {"logisticregression__C": [1, 2]}).fit(
+        X, Y
+    )
     served = snapshot(search)
 
     assert served.facts.model_type == "LogisticRegression"
@@ -141,7 +145,9 @@ def test_a_live_model_is_copied():
 
 
 def test_columns_of_a_table_are_learnt_from_their_transformers():
-    table = pd.DataFrame({"age": [1.0, None, 3.0, 4.0], "size": [1.0, 2, 3, 4], "city": ["a", "b", "a", None], "free": [1, 2, 3, 4]})
+    table = pd.DataFrame(
+        {"age": [1.0, None, 3.0, 4.0], "size": [1.0, 2, 3, 4], "city": ["a", "b", "a", None], "free": [1, 2, 3, 4]}
+    )
     columns = ColumnTransformer(
         [
             ("filled", SimpleImputer(), ["age"]),
@@ -211,7 +217,10 @@ REFUSED = {
     "a text": (b"import numpy as np\n", "damaged, or no joblib or pickle file"),
     "noise": (bytes(range(256)), "damaged, or no joblib or pickle file"),
     "a call of exit": (pickle.dumps(Ends()), "SystemExit"),
-    "a missing package": (b"\x80\x04cno_such_package.module\nModel\n.", "package 'no_such_package', which is not installed"),
+    "a missing package": (
+        b"\x80\x04cno_such_package.module\nModel\n.",
+        "package 'no_such_package', which is not installed",
+    ),
 }
 
 

@@ -55,7 +55,10 @@ BODIES = {
     "a key twice": (GOOD[:-1] + b"," + GOOD[1:], 400),
     "a key twice, once escaped": (b'{"features":[1,1,1,1],"\\u0066eatures":[2,2,2,2]}', 400),
     "a key twice in a row": (features('{"x0":1,"x0":2,"x1":1,"x2":1,"x3":1}'), 400),
-    "a key twice beside a colon in a string": (b'{"model_version":"a:b","model_version":"1.2.3","features":[1,1,1,1]}', 400),
+    "a key twice beside a colon in a string": (
+        b'{"model_version":"a:b","model_version":"1.2.3","features":[1,1,1,1]}',
+        400,
+    ),
     "nested a thousand deep": (b"[" * 1000 + b"]" * 1000, 422),
     "objects nested a thousand deep, a key twice": (b'{"a":' * 1000 + b'{"b":1,"b":2}' + b"}" * 1000, 400),
     "nested 100 000 deep": (b"[" * 100_000 + b"]" * 100_000, 400),

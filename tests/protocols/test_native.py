@@ -239,7 +239,9 @@ async def test_every_response_carries_the_three_headers(make_app, client_of):
     assert len(set(ids)) == len(ids)
 
 
-@pytest.mark.parametrize(("given", "is_taken"), [("abc-123/x:y", True), ("a" * 128, True), ("a" * 129, False), ("a b", False), ("ü", False)])
+@pytest.mark.parametrize(
+    ("given", "is_taken"), [("abc-123/x:y", True), ("a" * 128, True), ("a" * 129, False), ("a b", False), ("ü", False)]
+)
 async def test_a_valid_request_id_is_taken_over(make_app, client_of, given, is_taken):
     async with client_of(make_app()) as client:
         reply = await client.get("/nope", headers={"X-Request-ID": given.encode()})

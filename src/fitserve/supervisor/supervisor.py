@@ -102,19 +102,23 @@ class Supervisor:
                     self._stop(worker.replaces)
                     worker.replaces = None
                 continue
-            self._workers.remove(worker)
-            worker.pipe.close()
-            if worker.replaces is not None:
-                self._to_replace.clear()
-                logger.error("worker %d could not replace another, which goes on: %s", worker.process.pid, facts)
-            elif not worker.is_stopping:
-                self._note_death(worker, facts)
+            if not worker.is_stopping:
+                self._note_failure(worker, facts)
+                worker.is_stopping = True
+            if state == "ended":
+                self._workers.remove(worker)
+                worker.pipe.close()
         n_missing = self._settings.workers - sum(not w.is_stopping and w.replaces is None for w in self._workers)
         if n_missing > 0 and time.monotonic() >= self._start_after_s:
             self._start()
         self._replace_next()
 
-    def _note_death(self, worker: _Worker, why: str) -> None:
+    def _note_failure(self, worker: _Worker, why: str) -> None:
+        """A worker could not start, or ended without being told to."""
+        if worker.replaces is not None:
+            self._to_replace.clear()
+            logger.error("worker %d could not replace another, which goes on: %s", worker.process.pid, why)
+            return
         is_stable = time.monotonic() - worker.started_s > STABLE_AFTER_S
         self._n_deaths = 0 if is_stable else self._n_deaths + 1
         pause_s = 0.0 if self._n_deaths <= 1 else min(LONGEST_PAUSE_S, 2.0 ** (self._n_deaths - 2))

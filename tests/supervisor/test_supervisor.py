@@ -1,0 +1,70 @@
+"""Workers are replaced when they die or when SIGHUP asks, and nobody outlives the supervisor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from pathlib import Path
+
+import joblib
+from e2e import servers
+from sklearn.linear_model import LogisticRegression
+
+KIND = "fitserve, 2 workers"
+ROW = {"features": [9, 9, 9, 9]}
+
+
+def test_a_killed_worker_is_replaced_and_the_service_goes_on(models, tmp_path):
+    with servers.running(KIND, models / "iris_v1.2.3.joblib", tmp_path) as (client, process, log):
+        first = servers.children(process.pid)
+        os.kill(first[0], signal.SIGKILL)
+
+        servers.wait_until(lambda: len(set(servers.children(process.pid)) - {first[0]}) == 2, 30)
+        servers.wait_until(lambda: client.get("/ready", headers={"Connection": "close"}).status_code == 200, 30)
+
+        assert len(first) == 2
+        assert "ended (exit code -9)" in log.read_text()
+
+
+def test_sighup_replaces_every_worker_with_the_changed_file(models, tmp_path):
+    path = tmp_path / "model_v1.joblib"
+    shutil.copy(models / "iris_v1.2.3.joblib", path)
+    with servers.running(KIND, path, tmp_path) as (client, process, _):
+        first = servers.children(process.pid)
+        joblib.dump(LogisticRegression().fit([[0] * 4, [9] * 4], ["low", "high"]), path)
+        refused = client.post("/model/reload")
+
+        process.send_signal(signal.SIGHUP)
+        servers.wait_until(lambda: not set(first) & set(servers.children(process.pid)), 60)
+
+        fresh = {"Connection": "close"}
+        predictions = [client.post("/predict", json=ROW, headers=fresh).json()["prediction"] for _ in range(20)]
+        assert len(servers.children(process.pid)) == 2
+
+    assert refused.status_code == 409
+    assert "SIGHUP" in refused.json()["error"]
+    assert predictions == ["high"] * 20
+
+
+def test_sighup_with_a_broken_file_changes_nothing(models, tmp_path):
+    path = tmp_path / "model_v1.joblib"
+    shutil.copy(models / "iris_v1.2.3.joblib", path)
+    with servers.running(KIND, path, tmp_path) as (client, process, log):
+        first = servers.children(process.pid)
+        path.write_bytes(b"broken")
+        process.send_signal(signal.SIGHUP)
+
+        servers.wait_until(lambda: "could not replace" in log.read_text(), 30)
+        servers.wait_until(lambda: servers.children(process.pid) == first, 30)
+
+        assert client.post("/predict", json=ROW).status_code == 200
+
+
+def test_workers_stop_with_a_killed_supervisor(models, tmp_path):
+    with servers.running(KIND, models / "iris_v1.2.3.joblib", tmp_path) as (_, process, _):
+        workers = servers.children(process.pid)
+        process.kill()
+        process.wait()
+
+        servers.wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), 30)
