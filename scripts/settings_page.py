@@ -39,9 +39,10 @@ What starts the server decides which settings count:
 
 | started by | does not use |
 |---|---|
-| `fitserve run`, `fitserve demo` | |
+| `fitserve run` | |
+| `fitserve demo` | `model_path`: it trains its own |
 | `fitserve dev` | `workers`: it is always one process |
-| `uvicorn` or `gunicorn` with `fitserve.asgi:app` | `host`, `port`, `workers`, `shutdown_timeout_s`: these are the server's own options |
+| `uvicorn` or `gunicorn` with `fitserve.asgi:app` | `host`, `port`, `workers`, `shutdown_timeout_s`: it has its own |
 | `fitserve.create_app` | the same, and `log_level`, `log_format`: logging is the host program's |
 | `fitserve.serve` | `model_path`, `workers`, `log_level`, `log_format` |
 """

@@ -47,7 +47,7 @@ def main() -> None:
             results.append(_run(scenario, Path(folder), options, cores, console))
             console.print(report.table(results[-1]))
     if (verdict := report.verdict(results)) is not None:
-        console.print(verdict, style="bold", highlight=False)
+        console.print(verdict, style="bold", highlight=False, soft_wrap=True)
     if options.markdown:
         page = report.markdown(
             results, seconds=options.seconds, rounds=options.rounds, is_pinned=cores.server is not None

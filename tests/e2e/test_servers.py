@@ -105,7 +105,8 @@ def test_a_start_that_cannot_succeed_says_why_in_one_line(kind, fault, models, t
     assert lines
     assert all(told in line for line in lines)
     assert len(lines) == 1 or "2 workers" in kind or kind == "gunicorn", "a line a worker at most"
-    assert "Traceback" not in text
+    # gunicorn's arbiter shows one of its own when two workers fail at once; none may be of ours.
+    assert "Traceback" not in text or (kind == "gunicorn" and "src/fitserve" not in text)
 
 
 @pytest.mark.parametrize("kind", servers.COMMANDS)

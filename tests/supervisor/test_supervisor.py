@@ -17,6 +17,7 @@ ROW = {"features": [9, 9, 9, 9]}
 
 def test_a_killed_worker_is_replaced_and_the_service_goes_on(models, tmp_path):
     with servers.running(KIND, models / "iris_v1.2.3.joblib", tmp_path) as (client, process, log):
+        servers.wait_until(lambda: "Try it" in log.read_text(), 30)  # printed when all have started
         first = servers.children(process.pid)
         os.kill(first[0], signal.SIGKILL)
 
@@ -24,7 +25,7 @@ def test_a_killed_worker_is_replaced_and_the_service_goes_on(models, tmp_path):
         servers.wait_until(lambda: client.get("/ready", headers={"Connection": "close"}).status_code == 200, 30)
 
         assert len(first) == 2
-        assert "ended (exit code -9)" in log.read_text()
+        assert "a worker ended with exit code -9" in log.read_text()
 
 
 def test_sighup_replaces_every_worker_with_the_changed_file(models, tmp_path):

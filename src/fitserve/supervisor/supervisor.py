@@ -57,6 +57,8 @@ class Supervisor:
         self._n_deaths = 0
         self._start_after_s = 0.0
         self._to_replace: list[_Worker] = []
+        self._facts: dict[str, Any] = {}
+        self._has_started = False
         self._is_stopping = False
 
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
@@ -75,29 +77,22 @@ class Supervisor:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(sender.fileno())
         try:
-            self._start_first(receiver, on_ready)
+            for _ in range(self._settings.workers):
+                self._start()
             while not self._is_stopping:
                 self._step(receiver)
+                if not self._has_started and sum(worker.is_ready for worker in self._workers) == self._settings.workers:
+                    self._has_started = True
+                    on_ready(self._facts)
         finally:
             self._stop_all()
             signal.set_wakeup_fd(-1)
-
-    def _start_first(self, receiver: socket.socket, on_ready: Callable[[dict[str, Any]], None]) -> None:
-        for _ in range(self._settings.workers):
-            self._start()
-        while not self._is_stopping and not all(worker.is_ready for worker in self._workers):
-            for worker, (state, facts) in self._wait(receiver):
-                if state != "ready":
-                    raise FitserveError(facts)
-                worker.is_ready = True
-                if all(other.is_ready for other in self._workers):
-                    on_ready(facts)
 
     def _step(self, receiver: socket.socket) -> None:
         """Wait for something to happen and set it right."""
         for worker, (state, facts) in self._wait(receiver):
             if state == "ready":
-                worker.is_ready = True
+                worker.is_ready, self._facts = True, facts
                 if worker.replaces is not None:
                     self._stop(worker.replaces)
                     worker.replaces = None
@@ -114,7 +109,13 @@ class Supervisor:
         self._replace_next()
 
     def _note_failure(self, worker: _Worker, why: str) -> None:
-        """A worker could not start, or ended without being told to."""
+        """A worker could not start, or ended without being told to.
+
+        Raises:
+            FitserveError: the first ones could not start: then others could not either.
+        """
+        if not self._has_started and not worker.is_ready:
+            raise FitserveError(why)
         if worker.replaces is not None:
             self._to_replace.clear()
             logger.error("worker %d could not replace another, which goes on: %s", worker.process.pid, why)
@@ -123,7 +124,7 @@ class Supervisor:
         self._n_deaths = 0 if is_stable else self._n_deaths + 1
         pause_s = 0.0 if self._n_deaths <= 1 else min(LONGEST_PAUSE_S, 2.0 ** (self._n_deaths - 2))
         self._start_after_s = time.monotonic() + pause_s
-        logger.error("worker %d ended (%s); another starts in %g s", worker.process.pid, why, pause_s)
+        logger.error("worker %d is gone (%s); another starts in %g s", worker.process.pid, why, pause_s)
 
     def _replace_next(self) -> None:
         """Go on with a rolling replacement: one at a time."""
@@ -149,11 +150,11 @@ class Supervisor:
                     news[id(worker)] = (worker, source.recv())
                 except (EOFError, OSError):
                     worker.process.join()
-                    news.setdefault(id(worker), (worker, ("ended", f"exit code {worker.process.exitcode}")))
+                    news.setdefault(id(worker), (worker, ("ended", f"a worker ended with exit code {worker.process.exitcode}")))
             else:
                 worker = by_sentinel[source]  # type: ignore[index]
                 worker.process.join()
-                news.setdefault(id(worker), (worker, ("ended", f"exit code {worker.process.exitcode}")))
+                news.setdefault(id(worker), (worker, ("ended", f"a worker ended with exit code {worker.process.exitcode}")))
         return list(news.values())
 
     def _take_signals(self, numbers: bytes) -> None:
