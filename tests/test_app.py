@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
+import tomllib
+from pathlib import Path
 
 import pytest
 from fastapi import FastAPI, HTTPException
@@ -10,6 +13,7 @@ from pydantic import BaseModel
 from starlette.middleware.base import BaseHTTPMiddleware
 
 import fitserve
+import fitserve.apidocs
 from fitserve.apidocs import ASSETS
 from fitserve.errors import ArtifactNotFoundError
 
@@ -177,6 +181,15 @@ async def test_assets_have_their_types(make_app, client_of):
             reply = await client.get(f"/docs/{name}")
             assert reply.headers["Content-Type"].startswith(media_type)
             assert len(reply.content) > 500
+
+
+def test_vendored_files_are_those_that_were_written_down():
+    folder = Path(fitserve.apidocs.__file__).parent / "assets"
+    listed = tomllib.loads((folder / "vendored.toml").read_text())
+
+    assert set(listed) == set(ASSETS)
+    for name, facts in listed.items():
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == facts["sha256"]
 
 
 async def test_allowed_origins_and_no_others_may_read(make_app, client_of):

@@ -271,8 +271,9 @@ class FitserveApp(FastAPI):
             document["paths"] |= openapi.paths(self._own_routes, current)
             for kind, found in openapi.components().items():
                 document.setdefault("components", {}).setdefault(kind, {}).update(found)
+            document.setdefault("tags", []).extend({"name": tag} for tag in openapi.TAGS)
             if current:
-                document["info"]["title"] = f"{current.name} {current.version}"
+                document["info"] |= {"title": current.name, "version": current.version}
             self._openapi_key = key
         assert self.openapi_schema is not None
         return self.openapi_schema

@@ -146,6 +146,15 @@ def test_only_loaded_versions_are_leased(models):
         catalog.lease(ModelRef("2"))
 
 
+@pytest.mark.parametrize("word", ["", "1 2", "a\r\nX-Injected: 1", "é", "x" * 65])
+def test_a_name_or_version_that_no_header_could_hold_is_refused(word):
+    with pytest.raises(ArtifactError, match="no name or version"):
+        adopt_model(other_model(), name=word or " ", version="1")
+    if word:
+        with pytest.raises(ArtifactError, match="no name or version"):
+            adopt_model(other_model(), name="m", version=word)
+
+
 class Slow(LogisticRegression):
     calls = 0
 

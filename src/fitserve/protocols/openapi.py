@@ -28,6 +28,9 @@ _HEADERS: Schema = {
     "X-Request-ID": {"description": "The caller's own if it was valid, else made here.", "schema": {"type": "string"}},
 }
 
+TAGS = ("Predictions", "Model", "Health")
+"""The groups of operations, in the order in which a reader wants them."""
+
 _NULLABLE_TEXT: Schema = {"type": ["string", "null"]}
 TIMESTAMP: Schema = {"type": "string", "format": "date-time"}
 

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import os
 import pickle
+import re
 import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import fitserve.formats
-from fitserve.errors import ArtifactError, ConflictError, FitserveError
+from fitserve.errors import ArtifactError, ConflictError, FitserveError, clip
 from fitserve.formats.base import Format, Model
 from fitserve.plugins import discover
 from fitserve.store.catalog import Catalog, LoadedModel, Trial
 from fitserve.store.cost import Cost
-from fitserve.store.repository import digest_version, read_artifact
+from fitserve.store.repository import IDENTIFIER, digest_version, read_artifact
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -61,8 +62,13 @@ def adopt_model(estimator: object, *, name: str, version: str | None) -> LoadedM
     """Take a live estimator into service as it is now; later changes to it change nothing here.
 
     Raises:
-        ArtifactError: it has no predict, is not fitted or cannot be copied.
+        ArtifactError: it has no predict, is not fitted or cannot be copied, or its name or version
+            is none that could stand in a header.
     """
+    for word in (name, version or "0"):
+        if not re.fullmatch(IDENTIFIER, word):
+            msg = f"{clip(word)!r} is no name or version: wanted letters, digits and . _ + - up to 64"
+            raise ArtifactError(msg)
     from fitserve.formats.sklearn import snapshot
 
     try:

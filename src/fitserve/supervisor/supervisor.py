@@ -137,24 +137,21 @@ class Supervisor:
 
     def _wait(self, receiver: socket.socket) -> list[tuple[_Worker, tuple[str, Any]]]:
         """What workers said, or that they ended, since the last call; also takes signals."""
-        by_pipe = {worker.pipe: worker for worker in self._workers}
-        by_sentinel = {worker.process.sentinel: worker for worker in self._workers}
-        happened = wait([receiver, *by_pipe, *by_sentinel], timeout=0.5)
+        by_source: dict[Any, _Worker] = {}
+        for worker in self._workers:
+            by_source[worker.pipe] = by_source[worker.process.sentinel] = worker
         news: dict[int, tuple[_Worker, tuple[str, Any]]] = {}
-        for source in happened:
+        for source in wait([receiver, *by_source], timeout=0.5):
             if source is receiver:
                 self._take_signals(receiver.recv(64))
-            elif isinstance(source, Connection):
-                worker = by_pipe[source]
-                try:
-                    news[id(worker)] = (worker, source.recv())
-                except (EOFError, OSError):
-                    worker.process.join()
-                    news.setdefault(id(worker), (worker, ("ended", f"a worker ended with exit code {worker.process.exitcode}")))
-            else:
-                worker = by_sentinel[source]  # type: ignore[index]
-                worker.process.join()
-                news.setdefault(id(worker), (worker, ("ended", f"a worker ended with exit code {worker.process.exitcode}")))
+                continue
+            worker = by_source[source]
+            try:
+                # The sentinel says that the process has ended, and so does the end of its pipe.
+                said = source.recv() if isinstance(source, Connection) else _end(worker)
+            except (EOFError, OSError):
+                said = _end(worker)
+            news.setdefault(id(worker), (worker, said))
         return list(news.values())
 
     def _take_signals(self, numbers: bytes) -> None:
@@ -189,3 +186,8 @@ class Supervisor:
                 logger.warning("worker %d did not stop in time and is killed", worker.process.pid)
                 worker.process.kill()
                 worker.process.join()
+
+
+def _end(worker: _Worker) -> tuple[str, str]:
+    worker.process.join()
+    return "ended", f"a worker ended with exit code {worker.process.exitcode}"
