@@ -40,6 +40,7 @@ COLUMNS = (
     Column("CPU µs/req", "cpu_us", "{:,.0f}".format, is_less_better=True),
     Column("server", "server_busy", "{:.0%}".format),
     Column("wrk", "load_busy", "{:.0%}".format),
+    Column("others", "others_busy", "{:.0%}".format),
 )
 
 
@@ -152,7 +153,7 @@ with the same model and the same requests.
   request in flight has been answered.
 - *CPU µs/req* is the user and system time of the server's process over the round, divided by the requests of
   the round. *server* and *wrk* say how busy their cores were: a load generator near 100 % would be the
-  limit itself, and with a single client each waits for the other.
+  limit itself, and with a single client each waits for the other. *others* is what every other process took.
 - p50 and p99 are wrk's. Under 32 clients they follow from the rate: whoever saturates waits in line.
 
 {date}, CPU {cpu}, Python {python}, {versions}.

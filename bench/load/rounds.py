@@ -1,6 +1,7 @@
 """One round: wrk against one server, and what both of them used of their cores."""
 
 import json
+import os
 import resource
 import statistics
 import subprocess
@@ -8,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load.scenarios import Scenario
-from bench.load.servers import Server, pinned
+from bench.load.servers import TICKS_PER_S, Server, pinned
 
 SCRIPT = Path(__file__).with_name("post.lua")
 
@@ -26,6 +27,7 @@ class Round:
     p99_ms: float
     server_cpu_s: float
     load_cpu_s: float
+    others_cpu_s: float
 
     @property
     def per_s(self) -> float:
@@ -44,6 +46,11 @@ class Round:
     def load_busy(self) -> float:
         return self.load_cpu_s / self.elapsed_s
 
+    @property
+    def others_busy(self) -> float:
+        """How many cores' worth of time everybody else took: much of it spoils the round."""
+        return self.others_cpu_s / self.elapsed_s
+
 
 def median(rounds: list[Round], figure: str) -> float:
     return statistics.median(getattr(one, figure) for one in rounds)
@@ -59,10 +66,11 @@ def run_round(server: Server, scenario: Scenario, bodies: Path, seconds: float, 
         "wrk", "-t1", f"-c{scenario.connections}", f"-d{int(seconds) + DRAIN_S}", f"--timeout={DRAIN_S}",
         "-s", str(SCRIPT), server.url + scenario.path, "--", str(bodies), str(seconds), str(scenario.connections),
     ]  # fmt: skip
-    load_before_s, server_before_s = _children_cpu_s(), server.cpu_s()
+    load_before_s, server_before_s, all_before_s = _children_cpu_s(), server.cpu_s(), _cores_cpu_s()
     with pinned(core):
         run = subprocess.run(arguments, capture_output=True, text=True, check=False, timeout=seconds + 3 * DRAIN_S)
     server_cpu_s, load_cpu_s = server.cpu_s() - server_before_s, _children_cpu_s() - load_before_s
+    others_cpu_s = max(0.0, _cores_cpu_s() - all_before_s - server_cpu_s - load_cpu_s)
     found = _figures(run.stdout)
     if not found or found["errors"] or found["idle"] != scenario.connections or not found["requests"]:
         msg = f"{server.name}, {scenario.title}: not every request was answered with 200\n{run.stdout}{run.stderr}"
@@ -74,6 +82,7 @@ def run_round(server: Server, scenario: Scenario, bodies: Path, seconds: float, 
         p99_ms=found["p99_ms"],
         server_cpu_s=server_cpu_s,
         load_cpu_s=load_cpu_s,
+        others_cpu_s=others_cpu_s,
     )
 
 
@@ -86,3 +95,15 @@ def _children_cpu_s() -> float:
     """CPU time of the processes that have ended: of wrk, while the servers live."""
     usage = resource.getrusage(resource.RUSAGE_CHILDREN)
     return usage.ru_utime + usage.ru_stime
+
+
+def _cores_cpu_s() -> float:
+    """Time that the cores which we may use were busy, with whatever.
+
+    Source: https://man7.org/linux/man-pages/man5/proc_stat.5.html
+    """
+    ours = {f"cpu{core}" for core in os.sched_getaffinity(0)}
+    lines = (line.split() for line in Path("/proc/stat").read_text(encoding="ascii").splitlines())
+    # user, nice, system, (idle, iowait,) irq, softirq, steal
+    ticks = sum(sum(map(int, [*fields[1:4], *fields[6:9]])) for fields in lines if fields[0] in ours)
+    return ticks / TICKS_PER_S

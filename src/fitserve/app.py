@@ -22,7 +22,15 @@ import fitserve.protocols
 from fitserve.apidocs import add_pages
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor, usable_cpus
-from fitserve.errors import ArtifactError, FitserveError, ForbiddenError, InputIssue, InvalidInputError, clip
+from fitserve.errors import (
+    ArtifactError,
+    FitserveError,
+    ForbiddenError,
+    InputIssue,
+    InvalidInputError,
+    ModelNotReadyError,
+    clip,
+)
 from fitserve.observe.logs import Access, AccessLog, choose_format
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
@@ -98,7 +106,7 @@ class FitserveApp(FastAPI):
         model_path: Path | None,
         *,
         is_one_of_several: bool = False,
-        is_logging: bool = False,
+        is_standalone: bool = False,
         is_watching: bool = False,
     ) -> None:
         """Build the application; the model is loaded by ``services.lifecycle.start``, or by the lifespan.
@@ -107,7 +115,8 @@ class FitserveApp(FastAPI):
             settings: of this application.
             model_path: of the file to serve, if it is one.
             is_one_of_several: other processes serve the same file, so this one alone must not switch.
-            is_logging: write access lines to standard error; a host application has its own.
+            is_standalone: nothing else runs in this process: write access lines to standard error, and
+                answer a request that is cancelled, which then can only be the server stopping.
             is_watching: reload when the file changes, as long as the lifespan runs.
         """
         catalog = Catalog()
@@ -122,8 +131,9 @@ class FitserveApp(FastAPI):
         )
         log_format = choose_format(settings.log_format, sys.stderr)
         is_info = settings.log_level in {"debug", "info"}
+        self._is_standalone = is_standalone
         self._is_watching = is_watching
-        self.access_log = AccessLog(log_format, sys.stderr, is_enabled=is_logging and is_info)
+        self.access_log = AccessLog(log_format, sys.stderr, is_enabled=is_standalone and is_info)
         super().__init__(
             title="fitserve",
             version=importlib.metadata.version("fitserve"),
@@ -184,6 +194,12 @@ class FitserveApp(FastAPI):
             await self._inner(scope, receive, exchange.send)
         except ClientGoneError:
             pass
+        except asyncio.CancelledError:
+            if not self._is_standalone:
+                raise
+            if not exchange.is_started:
+                stopping = ModelNotReadyError("the server is stopping and did not wait any longer for this request")
+                await exchange.reply(problem(stopping, exchange, is_debug=False))
         except BaseException as exc:
             if not caught(exc):
                 raise

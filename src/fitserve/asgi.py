@@ -45,7 +45,7 @@ def _application() -> FitserveApp:
 
     settings, _ = read_settings()
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
-    return FitserveApp(settings, settings.model_path, is_one_of_several=_is_one_of_several(), is_logging=True)
+    return FitserveApp(settings, settings.model_path, is_one_of_several=_is_one_of_several(), is_standalone=True)
 
 
 def _is_one_of_several() -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import signal
 import sys
@@ -208,15 +207,13 @@ def test_health_answers_while_a_slow_model_runs(gated_model, tmp_path):
 
 def test_a_model_that_never_returns_does_not_keep_a_server_from_stopping(gated_model, tmp_path):
     environ = {"PYTHONPATH": str(tmp_path), "GATE": str(tmp_path), "FITSERVE_SHUTDOWN_TIMEOUT_S": "1"}
-    with servers.running("fitserve", gated_model, tmp_path, **environ) as (client, process, _):
-        call = threading.Thread(target=is_refused_or_lost, args=(client,))
-        call.start()
+    with servers.running("fitserve", gated_model, tmp_path, **environ) as (client, process, log):
+        calls, statuses = in_background(client, 1)
         servers.wait_until(lambda: n_entered(tmp_path) == 1, 30)
 
         assert servers.stop(process) == 0
-        call.join()
+        for call in calls:
+            call.join()
 
-
-def is_refused_or_lost(client) -> None:
-    with contextlib.suppress(httpx2.TransportError):
-        client.post("/predict", json={"features": [1]})
+    assert statuses == [503]
+    assert "Traceback" not in log.read_text()

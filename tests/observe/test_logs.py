@@ -77,7 +77,7 @@ async def test_a_closed_stream_costs_the_lines_only():
 
 
 async def test_one_line_a_request_and_no_feature_value_in_it(models, client_of):
-    app = await asyncio.to_thread(FitserveApp, Settings(), models / "iris_v1.2.3.joblib", is_logging=True)
+    app = await asyncio.to_thread(FitserveApp, Settings(), models / "iris_v1.2.3.joblib", is_standalone=True)
     await asyncio.to_thread(app.services.lifecycle.start)
     stream = io.StringIO()
     app.access_log = AccessLog("json", stream, is_enabled=True)

@@ -59,7 +59,7 @@ def _serve_here(settings: Settings, listener: socket.socket, *, is_quiet: bool, 
     from fitserve.server.listen import make_server, run_server
 
     _configure_logging(settings)
-    app = FitserveApp(settings, settings.model_path, is_logging=True, is_watching=is_watching)
+    app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching)
     loaded = app.services.lifecycle.start()
     server = make_server(app, settings)
     if not is_quiet:
