@@ -8,6 +8,8 @@ less the absolute rates. Run it from the root of the repository; ``make bench`` 
 """
 
 import argparse
+import contextlib
+import fcntl
 import itertools
 import json
 import math
@@ -21,7 +23,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from bench.load import report
-from bench.load.rounds import Round, run_round
+from bench.load.rounds import SCRIPT, Round, run_round
 from bench.load.scenarios import SCENARIOS, Scenario, prepare
 from bench.load.servers import Cores, Server, baseline_command, choose_cores, fitserve_command, serving
 
@@ -42,7 +44,7 @@ def main() -> None:
         console.print("one usable core: the servers and wrk share it, pinning was not possible", style="yellow")
     chosen = [scenario for scenario in SCENARIOS if options.only in {None, scenario.name}]
     results = []
-    with tempfile.TemporaryDirectory(prefix="fitserve-bench-") as folder:
+    with _alone(console), tempfile.TemporaryDirectory(prefix="fitserve-bench-") as folder:
         for scenario in chosen:
             results.append(_run(scenario, Path(folder), options, cores, console))
             console.print(report.table(results[-1]))
@@ -63,6 +65,18 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--only", choices=[scenario.name for scenario in SCENARIOS], help="run one scenario")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write the figures to a page")
     return parser.parse_args()
+
+
+@contextlib.contextmanager
+def _alone(console: Console):
+    """Wait until no other bench runs: two would spoil each other's figures."""
+    with SCRIPT.open(encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            console.print("another bench is running: waiting for its end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _at_least(least: float, kind: type = float):

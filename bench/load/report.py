@@ -64,9 +64,13 @@ class Result:
         named = (("hand-rolled", self.baseline), ("fitserve", self.fitserve))
         written = [[name, *(c.write(median(rounds, c.figure)) for c in COLUMNS)] for name, rounds in named]
         ratios = [self.ratios(c) if c.is_less_better is not None else None for c in COLUMNS]
-        better = [f"{statistics.median(found):.1f}{TIMES}" if found else "" for found in ratios]
-        spread = [f"{min(found):.1f}-{max(found):.1f}" if found else "" for found in ratios]
+        better = [f"{_times(statistics.median(found))}{TIMES}" if found else "" for found in ratios]
+        spread = [f"{_times(min(found))}-{_times(max(found))}" if found else "" for found in ratios]
         return [*written, ["better by", *better], ["min-max", *spread]]
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}" if ratio < 10 else f"{ratio:.0f}"
 
 
 def verdict(results: list[Result]) -> str | None:
@@ -84,7 +88,9 @@ def verdict(results: list[Result]) -> str | None:
 
 
 def table(result: Result) -> Table:
-    found = Table(title=result.scenario.title, title_justify="left", title_style="bold", box=box.SIMPLE)
+    found = Table(
+        title=result.scenario.title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False
+    )
     found.add_column("", no_wrap=True)
     for column in COLUMNS:
         found.add_column(column.title, justify="right", no_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib.metadata
 import logging
 import sys
@@ -251,6 +252,11 @@ class FitserveApp(FastAPI):
             await refuse_start(exc, send)
             return
 
+        if self._is_standalone:
+            # What is loaded now stays: without it in every round, the collector's longest pause
+            # goes from tens of milliseconds to under one.
+            gc.collect()
+            gc.freeze()
         messages = [first]
 
         async def receive_again() -> Message:

@@ -85,6 +85,7 @@ class SklearnModel:
         self._estimator = estimator
         self._has_proba = _can(estimator, "predict_proba")
         self._is_argmax = False
+        self._classes = np.asarray(getattr(final_step(estimator), "classes_", ()), dtype=None)
         self.is_library_code = packages <= LIBRARIES
         self.facts = _facts(estimator, packages, caught or [])
         self.signature = replace(signature, has_probabilities=self._has_proba)
@@ -205,8 +206,13 @@ class SklearnModel:
 
     def _argmax(self, X: Any, probabilities: NDArray[Any]) -> Outputs:
         """Labels by the largest probability, asking predict where two are too near to tell."""
-        classes = np.asarray(self._estimator.classes_)
-        predictions = classes[probabilities.argmax(axis=1)]
+        if len(probabilities) == 1:  # as below, at a tenth of the cost
+            row = probabilities[0].tolist()
+            best = max(row)
+            is_clear = sum(best - p > TIE for p in row) == len(row) - 1
+            predictions = self._classes[[row.index(best)]] if is_clear else self._estimator.predict(X)
+            return Outputs(predictions, (probabilities,))
+        predictions = self._classes[probabilities.argmax(axis=1)]
         if probabilities.shape[1] > 1:
             top = np.partition(probabilities, -2, axis=1)[:, -2:]
             # Written so that NaN counts as near.
