@@ -54,6 +54,12 @@ def test_debug_is_read_as_a_boolean(tmp_path, text, value):
     assert settings.debug is value
 
 
+def test_a_lower_case_variable_is_another_programs(tmp_path):
+    settings, _ = read_settings(environ={"port": "1", "fitserve_port": "2"}, directory=tmp_path)
+
+    assert settings.port == 8000
+
+
 def test_an_empty_variable_is_not_given(tmp_path):
     settings, origins = read_settings(environ={"PORT": ""}, directory=tmp_path)
 
@@ -96,6 +102,10 @@ def test_a_wrong_value_is_told_with_its_origin(tmp_path, environ, told):
 def test_unknown_names_in_files_are_errors(tmp_path):
     (tmp_path / "fitserve.toml").write_text("max_batchsize = 3")
     with pytest.raises(SettingsError, match=r"'max_batchsize' in fitserve.toml; did you mean 'max_batch_size'"):
+        read_settings(environ={}, directory=tmp_path)
+
+    (tmp_path / "fitserve.toml").write_text("FITSERVE_HOST = '::1'")
+    with pytest.raises(SettingsError, match="did you mean 'host'"):
         read_settings(environ={}, directory=tmp_path)
 
     (tmp_path / "fitserve.toml").unlink()

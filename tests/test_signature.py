@@ -73,7 +73,7 @@ def test_lists_and_objects_may_stand_in_one_table():
 def test_a_null_is_nan_where_the_model_takes_it_and_an_error_where_not():
     np.testing.assert_array_equal(NULLS.check([[None, 1], [2, 3]]), [[np.nan, 1], [2, 3]])
 
-    with pytest.raises(InvalidInputError, match="row 1, column 'b': wanted a finite number, came null"):
+    with pytest.raises(InvalidInputError, match="row 1, column 'b': wanted a finite number; came null"):
         NULLS.check([[1, 1], [1, None]])
 
 
@@ -98,10 +98,10 @@ def test_a_mixed_table_becomes_columns():
     [
         ("age", "3", "came a string"),
         ("age", True, "came a boolean"),
-        ("city", 5, "wanted a string, came a number"),
-        ("plan", "z", "wanted one of: x, y, came an unknown category"),
+        ("city", 5, "wanted a string; came a number"),
+        ("plan", "z", "wanted one of: x, y; came an unknown category"),
         ("plan", None, "came null"),
-        ("is_new", 1, "wanted true or false, came a number"),
+        ("is_new", 1, "wanted true or false; came a number"),
         ("other", None, "came null"),
         ("other", [1], "came a list of 1 value"),
         ("other", float("inf"), "not finite"),

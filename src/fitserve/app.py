@@ -6,6 +6,9 @@ import asyncio
 import gc
 import importlib.metadata
 import logging
+import multiprocessing
+import os
+import signal
 import sys
 import time
 from http import HTTPStatus
@@ -106,7 +109,6 @@ class FitserveApp(FastAPI):
         settings: Settings,
         model_path: Path | None,
         *,
-        is_one_of_several: bool = False,
         is_standalone: bool = False,
         is_watching: bool = False,
     ) -> None:
@@ -115,7 +117,6 @@ class FitserveApp(FastAPI):
         Args:
             settings: of this application.
             model_path: of the file to serve, if it is one.
-            is_one_of_several: other processes serve the same file, so this one alone must not switch.
             is_standalone: nothing else runs in this process: write access lines to standard error, and
                 answer a request that is cancelled, which then can only be the server stopping.
             is_watching: reload when the file changes, as long as the lifespan runs.
@@ -125,7 +126,7 @@ class FitserveApp(FastAPI):
         self.services = Services(
             settings=settings,
             catalog=catalog,
-            lifecycle=Lifecycle(catalog, model_path, is_one_of_several=is_one_of_several),
+            lifecycle=Lifecycle(catalog, model_path, is_one_of_several=_is_one_of_several()),
             engine=Engine(catalog, executor, is_nonfinite_error=settings.nonfinite == "error"),
             executor=executor,
             started_monotonic_s=time.monotonic(),
@@ -253,10 +254,7 @@ class FitserveApp(FastAPI):
             return
 
         if self._is_standalone:
-            # What is loaded now stays: without it in every round, the collector's longest pause
-            # goes from tens of milliseconds to under one.
-            gc.collect()
-            gc.freeze()
+            self._settle_in()
         messages = [first]
 
         async def receive_again() -> Message:
@@ -268,20 +266,43 @@ class FitserveApp(FastAPI):
         finally:
             if watching is not None:
                 watching.cancel()
+            if self._is_standalone:
+                logger.info("process %d has stopped", os.getpid())
             self.access_log.flush()
 
+    def _settle_in(self) -> None:
+        """What only a process of our own may do: reload on SIGHUP, spare the collector what stays, tell the log."""
+        current = self.services.catalog.current
+        assert current is not None  # it has just been loaded
+        if not _is_one_of_several():  # else the parent of the workers takes it
+            reloads: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
+
+            def start_reload() -> None:
+                reloads.add(task := asyncio.create_task(self._reload()))
+                task.add_done_callback(reloads.discard)
+
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, start_reload)
+        # In each of its full rounds the collector would look through all that has been imported.
+        gc.collect()
+        gc.freeze()
+        logger.info("process %d serves %s %s", os.getpid(), current.name, current.version)
+
     async def _watch(self) -> None:
-        """Reload whenever the file has changed; a file that cannot be served changes nothing."""
+        """Reload whenever the file has changed."""
         path = self.services.lifecycle.path
         assert path is not None  # only a file is watched
         async for _ in changes(path):
-            try:
-                loaded, previous = await self.services.lifecycle.reload(self.services.executor.run)
-            except FitserveError as exc:
-                logger.error("%s %s; the version before goes on", path, exc)  # noqa: TRY400 - a user's mistake has no trace
-            else:
-                if loaded is not previous:
-                    logger.info("%s has changed: version %s serves now", path, loaded.version)
+            await self._reload()
+
+    async def _reload(self) -> None:
+        """Reload and tell the log; a file that cannot be served changes nothing."""
+        try:
+            loaded, previous = await self.services.lifecycle.reload(self.services.executor.run)
+        except FitserveError as exc:
+            logger.error("%s", exc)  # noqa: TRY400 - a user's mistake has no trace
+        else:
+            is_same = loaded is previous
+            logger.info("the model file has %schanged: version %s serves", "not " * is_same, loaded.version)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document: the owner's routes, and ours as the model that serves has them."""
@@ -301,6 +322,11 @@ class FitserveApp(FastAPI):
         return self.openapi_schema
 
 
+def _is_one_of_several() -> bool:
+    """Whether a process manager runs this process, which may then have siblings that serve the same file."""
+    return multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
+
+
 class _RoutedHandler:
     """A handler of ours as the router's endpoint: the same answer by the longer way."""
 
@@ -317,6 +343,13 @@ class _RoutedHandler:
 
 class _Cors(CORSMiddleware):
     """Starlette's, refusing a preflight in our own words."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # Without Origin there is nothing to allow, and the reply to a POST is in no cache that Vary could concern.
+        if scope["method"] == "POST" and scope[_EXCHANGE].header(b"origin") is None:
+            await self.app(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -348,7 +381,7 @@ async def _answer_validation_error(request: Request, exc: Exception) -> Response
     """A route that the owner added was called wrongly: the same body as ours."""
     assert isinstance(exc, RequestValidationError)
     issues = [
-        InputIssue(clip(error["msg"], 300), "something else", column=".".join(map(str, error["loc"])))
+        InputIssue("what this route takes", clip(error["msg"], 100), column=".".join(map(str, error["loc"])))
         for error in exc.errors()
     ]
     return await _answer_exception(request, InvalidInputError(issues))

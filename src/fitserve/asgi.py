@@ -6,8 +6,6 @@ starts it: importing this module reads nothing.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import sys
 from functools import cache
 from typing import TYPE_CHECKING
@@ -30,7 +28,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "lifespan":
             raise
         from fitserve.app import refuse_start
+        from fitserve.observe.logs import choose_format, configure_logging
 
+        configure_logging("info", choose_format("auto", sys.stderr), is_debug=False)
         await receive()
         await refuse_start(exc, send)
         return
@@ -45,9 +45,4 @@ def _application() -> FitserveApp:
 
     settings, _ = read_settings()
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
-    return FitserveApp(settings, settings.model_path, is_one_of_several=_is_one_of_several(), is_standalone=True)
-
-
-def _is_one_of_several() -> bool:
-    """Whether a process manager runs this process, which may then have siblings."""
-    return multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
+    return FitserveApp(settings, settings.model_path, is_standalone=True)

@@ -94,7 +94,7 @@ class InputIssue:
     def __str__(self) -> str:
         place = [f"row {self.row}"] if self.row is not None else []
         place += [f"column {clip(self.column)!r}"] if self.column is not None else []
-        text = f"wanted {self.wanted}, came {self.came}"
+        text = f"wanted {self.wanted}; came {self.came}"
         text = f"{', '.join(place)}: {text}" if place else text
         return f"{text} ({self.hint})" if self.hint else text
 

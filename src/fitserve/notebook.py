@@ -8,13 +8,16 @@ import threading
 from typing import TYPE_CHECKING, Any, Self
 
 from fitserve.app import create_app
-from fitserve.errors import FitserveError
+from fitserve.errors import FitserveError, SettingsError
 from fitserve.server.listen import base_url, listen, make_server
 from fitserve.settings import read_settings
 
 if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
+
+OF_PROCESSES = ("model_path", "workers", "log_level", "log_format")
+"""Settings of a process of our own; here the host program has its own."""
 
 _START_TIMEOUT_S = 30.0
 _POLL_S = 0.01
@@ -40,7 +43,8 @@ def serve(
         version: of a live estimator; made of its digest by default.
         host: the address to listen on.
         port: 0 takes a free one.
-        settings: any other of :class:`~fitserve.Settings`.
+        settings: any other of :class:`~fitserve.Settings` that concerns requests. ``debug`` is on
+            unless the address can be reached from other machines.
 
     Returns:
         A handle with ``url`` and ``stop()``, which is also a context manager.
@@ -49,6 +53,12 @@ def serve(
         ArtifactError: the model cannot be served.
         SettingsError: a setting is wrong, or the port is taken.
     """
+    for name_of_other in OF_PROCESSES:
+        if name_of_other in settings:
+            msg = f"{name_of_other} does not apply: the model is served by a thread of this process"
+            raise SettingsError(msg)
+    if host in {"127.0.0.1", "localhost", "::1"}:
+        settings.setdefault("debug", True)
     chosen, _ = read_settings({"host": host, "port": port, **settings})
     app = create_app(model, name=name, version=version, settings=chosen)
     return ServedModel(app, chosen)

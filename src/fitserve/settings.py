@@ -87,9 +87,7 @@ class Settings(BaseSettings):
     cors_credentials: bool = Field(
         default=False, description="Let pages of cors_origins send cookies. Refused together with *."
     )
-    root_path: str = Field(
-        default="", pattern=r"^(/[^\s?#]*[^/\s?#])?$", description="The path prefix that a proxy in front takes away."
-    )
+    root_path: str = Field(default="", description="The path prefix that a proxy in front takes away.")
     inference_threads: int = Field(
         default=0,
         ge=0,
@@ -109,6 +107,14 @@ class Settings(BaseSettings):
                 msg = f"{origin!r} is no origin: wanted a scheme and a host, such as https://app.example.org"
                 raise ValueError(msg)
         return origins
+
+    @field_validator("root_path")
+    @classmethod
+    def _root_path_is_a_path(cls, path: str) -> str:
+        if path and not re.fullmatch(r"(/[^/\s?#]+)+", path):
+            msg = "wanted a path that begins with / and does not end with it, such as /ml"
+            raise ValueError(msg)
+        return path
 
     @model_validator(mode="after")
     def _no_wildcard_with_credentials(self) -> Settings:
@@ -171,7 +177,7 @@ def _layers(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Pat
         if not KUBERNETES_LINK.fullmatch(name) and not (name == f"{PREFIX}PORT" and value.startswith("tcp://"))
     }
     dotenv = {
-        name.upper(): value or ""
+        name: value or ""
         for name, value in DotEnvSettingsSource(
             Settings, env_file=directory / DOTENV_FILE, env_file_encoding="utf-8", case_sensitive=True
         ).env_vars.items()
@@ -197,7 +203,8 @@ def _layers(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Pat
 
 def _variables(variables: Mapping[str, str], prefix: str) -> dict[str, Any]:
     source = EnvSettingsSource(Settings, env_prefix=prefix)
-    source.env_vars = {name.lower(): value for name, value in variables.items() if value}  # NAME= is not given
+    # NAME= is not given, and port is not PORT.
+    source.env_vars = {name.lower(): value for name, value in variables.items() if value and name.isupper()}
     return source()
 
 
@@ -208,7 +215,7 @@ def _bare(values: dict[str, Any]) -> dict[str, Any]:
 def _refuse_unknown(names: Any, known: Any, place: str) -> None:
     for name in names:
         if name not in known:
-            hint = did_you_mean(name, known)
+            hint = did_you_mean(name, known) or did_you_mean(name.removeprefix(PREFIX).lower(), known)
             msg = f"unknown setting {name!r} {place}" + (f"; {hint}" if hint else "")
             raise SettingsError(msg)
 

@@ -77,7 +77,7 @@ def test_check_refuses_a_model_that_fails_its_test_row(tmp_path):
     run = fitserve("check", tmp_path / "m_v1.joblib", PYTHONPATH=str(tmp_path))
 
     assert run.returncode == 1
-    assert "has not answered a test row: the model raised RuntimeError" in run.stderr
+    assert "has not answered a test row: it raised RuntimeError" in run.stderr
     assert "secret" not in run.stdout + run.stderr
 
 
@@ -205,3 +205,23 @@ def test_a_notebook_hears_what_is_wrong():
         fitserve.serve(LogisticRegression())
     with pytest.raises(fitserve.SettingsError, match="did you mean"):
         fitserve.serve(LogisticRegression(), prot=1)
+    with pytest.raises(fitserve.SettingsError, match="workers does not apply"):
+        fitserve.serve(LogisticRegression(), workers=3)
+
+
+class Failing:
+    n_features_in_ = 1
+
+    def predict(self, X):
+        msg = "the reason"
+        raise RuntimeError(msg)
+
+
+def test_a_notebook_is_shown_the_fault_of_its_model(caplog):
+    import fitserve
+
+    with fitserve.serve(Failing()) as served:
+        reply = httpx2.post(f"{served.url}/predict", json={"features": [1]})
+
+    assert "the reason" in reply.json()["detail"]
+    assert "raise RuntimeError(msg)" in caplog.text

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from e2e import servers
+from sklearn.linear_model import LogisticRegression
 
 FILES = {
     "iris_v1.2.3": "iris_v1.2.3.joblib",
@@ -99,7 +100,7 @@ def test_a_start_that_cannot_succeed_says_why_in_one_line(kind, fault, models, t
         servers.stop(process)
 
     text = log.read_text()
-    told = {"missing": "does not exist", "truncated": "is truncated", "wrong": "holds a dict"}[fault]
+    told = {"missing": "does not exist", "truncated": "is truncated", "wrong": "holds an object of type dict"}[fault]
     lines = [line for line in text.splitlines() if str(path) in line]
     assert lines
     assert all(told in line for line in lines)
@@ -203,6 +204,23 @@ def test_health_answers_while_a_slow_model_runs(gated_model, tmp_path):
     assert still_running
     assert healths == [200] * 5
     assert statuses == [200] * 2
+
+
+@pytest.mark.parametrize("kind", ["fitserve", "uvicorn"])
+def test_sighup_reloads_a_single_process(kind, models, tmp_path):
+    path = tmp_path / "model_v1.joblib"
+    path.write_bytes((models / "iris_v1.2.3.joblib").read_bytes())
+    with servers.running(kind, path, tmp_path) as (client, process, log):
+        joblib.dump(LogisticRegression().fit([[0] * 4, [9] * 4], ["low", "high"]), path)
+        process.send_signal(signal.SIGHUP)
+        servers.wait_until(lambda: "has changed" in log.read_text(), 30)
+        prediction = client.post("/predict", json={"features": [9, 9, 9, 9]}).json()["prediction"]
+        path.write_bytes(b"broken")
+        process.send_signal(signal.SIGHUP)
+        servers.wait_until(lambda: "the version before goes on" in log.read_text(), 30)
+        again = client.post("/predict", json={"features": [9, 9, 9, 9]}).json()["prediction"]
+
+    assert prediction == again == "high"
 
 
 def test_a_model_that_never_returns_does_not_keep_a_server_from_stopping(gated_model, tmp_path):

@@ -65,6 +65,7 @@ async def test_a_models_fault_is_a_500_without_its_text(make_app, client_of, cap
     assert reply.json()["title"] in {"Model failed", "Internal server error"}
     assert "hunter2" not in reply.text
     assert "hunter2" not in caplog.text
+    assert "Traceback" in caplog.text, "where it happened is told"
     assert reply.headers["X-Request-ID"] in [getattr(record, "request_id", None) for record in caplog.records]
     assert again.status_code == health.status_code == 200
 

@@ -208,10 +208,10 @@ class Ends:
 
 
 REFUSED = {
-    "nothing that predicts": (dumped(StandardScaler().fit(X)), "StandardScaler, which has no predict"),
-    "a dictionary": (dumped({"model": 1}), "holds a dict, which has no predict"),
+    "nothing that predicts": (dumped(StandardScaler().fit(X)), "type StandardScaler, which has no predict"),
+    "a dictionary": (dumped({"model": 1}), "holds an object of type dict, which has no predict"),
     "a class": (dumped(LogisticRegression), "holds the class LogisticRegression"),
-    "an unfitted model": (dumped(LogisticRegression()), "LogisticRegression that is not fitted"),
+    "an unfitted model": (dumped(LogisticRegression()), "type LogisticRegression that is not fitted"),
     "an unfitted pipeline": (dumped(make_pipeline(StandardScaler(), LogisticRegression())), "not fitted"),
     "a truncated file": (dumped(LogisticRegression(max_iter=1000).fit(X, Y))[:500], "truncated"),
     "a text": (b"import numpy as np\n", "damaged, or no joblib or pickle file"),
@@ -250,6 +250,20 @@ def test_the_example_of_the_manifest_is_the_test_row():
     assert served.signature.example_row() == (1, 2, 3, 4)
     with pytest.raises(ArtifactError, match="must name each feature once: a, b, c, d"):
         load(artifact(dumped(model), example={"a": 1}))
+    with pytest.raises(ArtifactError, match="example does not fit the model: column 'c': wanted a finite number"):
+        load(artifact(dumped(model), example={"b": 2, "a": 1, "d": 4, "c": "3"}))
+
+
+class Bare:
+    def predict(self, X):
+        return X[:, 0] - X[:, 1]
+
+
+def test_the_example_names_the_features_that_a_model_does_not_tell():
+    served = load(artifact(pickle.dumps(Bare()), example={"gain": 2, "loss": 0.5}))
+
+    assert served.signature.names == ("gain", "loss")
+    assert served.predict(served.signature.check([{"loss": 1, "gain": 5}])).predictions.tolist() == [4]
 
 
 def test_plain_and_compressed_pickles_load():

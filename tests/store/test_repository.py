@@ -63,7 +63,7 @@ def test_the_manifest_wins_over_the_file_name(tmp_path):
     ("manifest", "told"),
     [
         ("name = ", "not valid TOML"),
-        ('nmae = "x"', "nmae: Extra inputs are not permitted"),
+        ('nmae = "x"', "unknown key 'nmae'; did you mean 'name'\\?"),
         ('version = "1 2"', "version: String should match"),
         ('version = "1\\n2"', "version: String should match"),
     ],

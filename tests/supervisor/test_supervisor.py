@@ -17,7 +17,7 @@ ROW = {"features": [9, 9, 9, 9]}
 
 def test_a_killed_worker_is_replaced_and_the_service_goes_on(models, tmp_path):
     with servers.running(KIND, models / "iris_v1.2.3.joblib", tmp_path) as (client, process, log):
-        servers.wait_until(lambda: "Try it" in log.read_text(), 30)  # printed when all have started
+        servers.wait_until(lambda: "is served at" in log.read_text(), 30)  # told when all have started
         first = servers.children(process.pid)
         os.kill(first[0], signal.SIGKILL)
 

@@ -30,7 +30,7 @@ def print_model(console: Console, facts: Mapping[str, Any]) -> None:
     if not facts["features"]:
         console.print("features: the model does not tell; rows of numbers are passed on as they come")
         return
-    table = Table("feature", "type", "null", "categories", "learnt from")
+    table = Table("feature", "kind", "null", "categories", "learnt from")
     for feature in facts["features"][:MOST_FEATURES]:
         categories = "" if feature["categories"] is None else shorten(", ".join(map(str, feature["categories"])))
         null = "yes" if feature["is_nullable"] else "no"

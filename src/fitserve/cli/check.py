@@ -15,7 +15,7 @@ COMMAND = typer.Typer()
 
 @COMMAND.command()
 def check(
-    path: Annotated[Path, typer.Argument(help="The model file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The model file.")],
     *,
     is_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
 ) -> None:

@@ -40,13 +40,13 @@ def demo(*, flags: dict[str, Any]) -> None:
 def _serve(path: Path, flags: dict[str, Any], console: Console) -> None:
     settings, origins = read_settings({**flags, "model_path": path})
     try:
-        serve_forever(settings)
+        serve_forever(settings, shows_card=True)
     except SettingsError as exc:
         # A demonstration need not fail because something else runs on the usual port.
         if "in use" not in str(exc) or origins["port"] != "default":
             raise
         console.print(f"Port {settings.port} is in use; taking another.")
-        serve_forever(settings.model_copy(update={"port": 0}))
+        serve_forever(settings.model_copy(update={"port": 0}), shows_card=True)
 
 
 def train(folder: Path, console: Console) -> Path:

@@ -19,7 +19,7 @@ COMMAND = typer.Typer()
 @COMMAND.command()
 @with_settings(without=("workers",))
 def dev(
-    path: Annotated[Path | None, typer.Argument(help="The model file; MODEL_PATH by default.")] = None,
+    path: Annotated[Path | None, typer.Argument(metavar="PATH", help="The model file; MODEL_PATH by default.")] = None,
     *,
     flags: dict[str, Any],
 ) -> None:
@@ -31,6 +31,6 @@ def dev(
         flags["debug"] = True
     try:
         settings, _ = read_settings({"model_path": path, **flags})
-        serve_forever(settings, is_watching=True)
+        serve_forever(settings, shows_card=True, is_watching=True)
     except FitserveError as exc:
         raise refuse(exc) from None

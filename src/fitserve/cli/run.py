@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,27 +17,36 @@ from fitserve.settings import Settings, read_settings
 if TYPE_CHECKING:
     import socket
 
+logger = logging.getLogger(__name__)
+
 COMMAND = typer.Typer()
 
 
 @COMMAND.command()
 @with_settings()
 def run(
-    path: Annotated[Path | None, typer.Argument(help="The model file; MODEL_PATH by default.")] = None,
+    path: Annotated[Path | None, typer.Argument(metavar="PATH", help="The model file; MODEL_PATH by default.")] = None,
     *,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print no summary, only log lines.")] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", "-q", help="Print no summary to the terminal, only log lines.")
+    ] = False,
     flags: dict[str, Any],
 ) -> None:
     """Serve a model file over HTTP."""
     try:
         settings, _ = read_settings({"model_path": path, **flags})
-        serve_forever(settings, is_quiet=quiet)
+        serve_forever(settings, shows_card=sys.stdout.isatty() and not quiet)
     except FitserveError as exc:
         raise refuse(exc) from None
 
 
-def serve_forever(settings: Settings, *, is_quiet: bool = False, is_watching: bool = False) -> None:
+def serve_forever(settings: Settings, *, shows_card: bool, is_watching: bool = False) -> None:
     """Serve ``settings.model_path`` until a signal stops it.
+
+    Args:
+        settings: of the server.
+        shows_card: print what the model takes and gives, and where it answers, to standard output.
+        is_watching: reload when the file changes; then one process serves, whatever ``workers`` says.
 
     Raises:
         ArtifactError: the model cannot be served.
@@ -48,12 +59,12 @@ def serve_forever(settings: Settings, *, is_quiet: bool = False, is_watching: bo
         raise ArtifactError(msg)
     listener = listen(settings)
     if settings.workers > 1 and not is_watching:
-        _serve_with_workers(settings, listener, is_quiet=is_quiet)
+        _serve_with_workers(settings, listener, shows_card=shows_card)
     else:
-        _serve_here(settings, listener, is_quiet=is_quiet, is_watching=is_watching)
+        _serve_here(settings, listener, shows_card=shows_card, is_watching=is_watching)
 
 
-def _serve_here(settings: Settings, listener: socket.socket, *, is_quiet: bool, is_watching: bool) -> None:
+def _serve_here(settings: Settings, listener: socket.socket, *, shows_card: bool, is_watching: bool) -> None:
     from fitserve.app import FitserveApp
     from fitserve.protocols.native import describe_model, example_request
     from fitserve.server.listen import make_server, run_server
@@ -62,31 +73,32 @@ def _serve_here(settings: Settings, listener: socket.socket, *, is_quiet: bool, 
     app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching)
     loaded = app.services.lifecycle.start()
     server = make_server(app, settings)
-    if not is_quiet:
-        _print_card({**describe_model(loaded), "example": example_request(loaded)}, listener)
+    _tell({**describe_model(loaded), "example": example_request(loaded)}, listener, shows_card=shows_card)
     run_server(server, listener)
 
 
-def _serve_with_workers(settings: Settings, listener: socket.socket, *, is_quiet: bool) -> None:
+def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_card: bool) -> None:
     from fitserve.supervisor.supervisor import Supervisor
 
     _configure_logging(settings)
-    Supervisor(settings, listener).run(lambda facts: None if is_quiet else _print_card(facts, listener))
+    Supervisor(settings, listener).run(lambda facts: _tell(facts, listener, shows_card=shows_card))
 
 
 def _configure_logging(settings: Settings) -> None:
-    import sys
-
     from fitserve.observe.logs import choose_format, configure_logging
 
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
 
 
-def _print_card(facts: dict[str, Any], listener: socket.socket) -> None:
+def _tell(facts: dict[str, Any], listener: socket.socket, *, shows_card: bool) -> None:
+    from fitserve.server.listen import base_url
+
+    logger.info("%s %s is served at %s", facts["name"], facts["version"], base_url(listener))
+    if not shows_card:
+        return
     from rich.console import Console
 
     from fitserve.cli.card import print_model, print_urls
-    from fitserve.server.listen import base_url
 
     console = Console()
     print_model(console, facts)

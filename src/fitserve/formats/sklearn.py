@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib.metadata
 import io
+import pickle
 import re
 import warnings
 from dataclasses import replace
@@ -69,30 +70,39 @@ FORMAT = Format(name="scikit-learn", suffixes=(".joblib", ".pkl", ".pickle"), lo
 
 def snapshot(estimator: object) -> SklearnModel:
     """Wrap a copy of a live estimator, so that refitting the original changes no answer."""
-    return SklearnModel(copy.deepcopy(estimator))
+    return SklearnModel(copy.deepcopy(estimator), is_file=False)
 
 
 class SklearnModel:
     """An object with scikit-learn's ``predict``, which it owns."""
 
     def __init__(
-        self, estimator: Any, *, caught: list[Warning | str] | None = None, example: Mapping[str, Any] | None = None
+        self,
+        estimator: Any,
+        *,
+        caught: list[Warning | str] | None = None,
+        example: Mapping[str, Any] | None = None,
+        is_file: bool = True,
     ) -> None:
-        _refuse_unservable(estimator)
+        _refuse_unservable(estimator, "holds" if is_file else "is")
         parts = list(_parts(estimator))
         packages = {_package(part) for part in parts}
         signature = infer_signature(estimator, example)
         self._estimator = estimator
         self._has_proba = _can(estimator, "predict_proba")
         self._is_argmax = False
-        self._classes = np.asarray(getattr(final_step(estimator), "classes_", ()), dtype=None)
+        self._classes: NDArray[Any] = np.empty(0)
         self.is_library_code = packages <= LIBRARIES
         self.facts = _facts(estimator, packages, caught or [])
         self.signature = replace(signature, has_probabilities=self._has_proba)
         self._frame_columns = list(signature.names) if signature.is_named else None
         if signature.is_open:
             return
-        self._test_inputs = signature.check([list(signature.example_row())])
+        try:
+            self._test_inputs = signature.check([list(signature.example_row())], first_row=None)
+        except InvalidInputError as exc:
+            msg = f"has a manifest whose example does not fit the model: {exc}"
+            raise ArtifactError(msg) from exc
         if signature.is_named and not self._is_served_without_names(parts):
             _require_pandas()
         self._settle()
@@ -127,13 +137,10 @@ class SklearnModel:
             classes = (labels,) * n_outputs
         self.signature = replace(self.signature, n_outputs=n_outputs, classes=classes)
         final = final_step(self._estimator)
-        self._is_argmax = (
-            self._has_proba
-            and n_outputs == 0
-            and type(final).__name__ in ARGMAX_CLASSIFIERS
-            and type(final).__module__.startswith("sklearn.")
-            and _same(trial, self._outputs(self._table(self._test_inputs), is_argmax=True))
-        )
+        is_known = type(final).__name__ in ARGMAX_CLASSIFIERS and type(final).__module__.startswith("sklearn.")
+        if self._has_proba and n_outputs == 0 and is_known:
+            self._classes = np.asarray(final.classes_)
+            self._is_argmax = _same(trial, self._outputs(self._table(self._test_inputs), is_argmax=True))
 
     def _tried_nulls(self) -> tuple[Field, ...]:
         """The inputs, those that take no null after all being marked so.
@@ -242,13 +249,13 @@ class SklearnModel:
         return True
 
 
-def _refuse_unservable(estimator: Any) -> None:
+def _refuse_unservable(estimator: Any, verb: str) -> None:
     kind = type(estimator).__name__
     if isinstance(estimator, type):
-        msg = f"holds the class {estimator.__name__}, not a fitted estimator: dump what fit() returned"
+        msg = f"{verb} the class {estimator.__name__}, not a fitted estimator: give what fit() returned"
         raise ArtifactError(msg)
     if not _can(estimator, "predict"):
-        msg = f"holds a {kind}, which has no predict: wanted a fitted estimator or pipeline"
+        msg = f"{verb} an object of type {kind}, which has no predict: wanted a fitted estimator or pipeline"
         raise ArtifactError(msg)
     if type(estimator).__module__.startswith("sklearn."):
         from sklearn.exceptions import NotFittedError
@@ -257,7 +264,7 @@ def _refuse_unservable(estimator: Any) -> None:
         try:
             check_is_fitted(estimator)
         except (NotFittedError, TypeError):
-            msg = f"holds a {kind} that is not fitted: call fit() before saving it"
+            msg = f"{verb} an object of type {kind} that is not fitted: call fit() first"
             raise ArtifactError(msg) from None
 
 
@@ -365,9 +372,9 @@ def _explain(exc: BaseException) -> str:
             )
         case FitserveError():
             return str(exc)
-        case _ if isinstance(exc, EOFError) or re.search(
-            "truncated|exhausted|ran out of input", str(exc), re.IGNORECASE
-        ):
+        case _ if isinstance(exc, EOFError) or re.search("truncated|exhausted|ran out|EOF", str(exc)):
             return "is truncated: it ends before the model does"
+        case KeyError() | IndexError() | ModuleNotFoundError() | UnicodeDecodeError() | pickle.UnpicklingError():
+            return "is damaged, or no joblib or pickle file"  # what it says of opcodes helps nobody
         case _:
             return f"is damaged, or no joblib or pickle file ({type(exc).__name__}: {exc})"

@@ -30,13 +30,15 @@ def infer_signature(estimator: Any, example: Mapping[str, Any] | None = None) ->
     n_features = _attribute(estimator, "n_features_in_")
     if named is not None:
         names = tuple(str(name) for name in named)
+    elif n_features is not None:
+        names = tuple(f"x{i}" for i in range(int(n_features)))
     else:
-        names = tuple(f"x{i}" for i in range(int(n_features))) if n_features is not None else ()
+        names = tuple(example or ())  # nobody else tells
     fields = _fields(first_step(estimator), names)
     row = None
     if example is not None:
         if set(example) != set(names):
-            msg = f"the manifest's example must name each feature once: {', '.join(names)}"
+            msg = f"has a manifest whose example must name each feature once: {', '.join(names)}"
             raise ArtifactError(msg)
         row = tuple(example[name] for name in names)
     return Signature(

@@ -26,7 +26,7 @@ FLUSH_LINES = 64
 FLUSH_AFTER_S = 0.05
 LONGEST_PATH = 256
 
-_EXTRAS = ("request_id", "model_version", "frames")
+_EXTRAS = ("request_id", "model_version")
 _FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "gunicorn.error")
 
 
@@ -52,6 +52,7 @@ def configure_logging(level: str, log_format: LogFormat, *, is_debug: bool) -> N
         logging.getLogger(name).propagate = True
     # uvicorn tells of its start in six lines; ours says it in one.
     logging.getLogger("uvicorn.error").setLevel("DEBUG" if level == "debug" else "WARNING")
+    logging.getLogger("watchfiles").setLevel("WARNING")
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
     access.propagate = False
@@ -90,13 +91,11 @@ class ConsoleFormatter(logging.Formatter):
     """A line for people; control characters of what callers sent are escaped."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Format a record; frames and a traceback follow on lines of their own."""
+        """Format a record; a traceback follows on lines of its own."""
         time = datetime.fromtimestamp(record.created).astimezone().strftime("%H:%M:%S")
         text = f"{time} {record.levelname.lower():7} {printable(record.getMessage())}"
         if (request_id := getattr(record, "request_id", None)) is not None:
             text += f" [{request_id}]"
-        if (frames := getattr(record, "frames", None)) is not None:
-            text += f"\n{frames}"
         if record.exc_info:
             text += f"\n{self.formatException(record.exc_info)}"
         return text

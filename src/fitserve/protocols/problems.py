@@ -7,7 +7,6 @@ Source: https://www.rfc-editor.org/rfc/rfc9457
 from __future__ import annotations
 
 import logging
-import traceback
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
@@ -145,14 +144,14 @@ def _without_surrogates(value: Any) -> Any:
 
 
 def _log_fault(exc: BaseException, exchange: Exchange, *, is_debug: bool) -> None:
+    """Log where it happened, whoever formats the line; what the error says only if ``is_debug``."""
     cause = exc.__cause__ or exc
-    frames = "".join(traceback.format_tb(cause.__traceback__)).rstrip()
-    text = f": {cause}" if is_debug else " (its text may hold values and is shown with debug = true)"
+    shown = cause if is_debug else ModelFailedError(f"{type(cause).__name__}; its text may hold values: debug = true")
     logger.error(
-        "%s %s failed: %s%s",
+        "%s %s failed: %s",
         exchange.scope["method"],
         clip(exchange.scope["path"], 256),
         str(exc) if isinstance(exc, ModelFailedError) else type(exc).__name__,
-        text,
-        extra={"request_id": exchange.request_id, "model_version": exchange.model_version, "frames": frames},
+        exc_info=(type(shown), shown, cause.__traceback__),
+        extra={"request_id": exchange.request_id, "model_version": exchange.model_version},
     )

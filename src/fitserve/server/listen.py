@@ -41,7 +41,10 @@ def listen(settings: Settings) -> socket.socket:
         if exc.errno == errno.EADDRINUSE:
             msg = f"port {settings.port} of {settings.host} is in use: give another with --port, or --port 0 for any"
         else:
-            msg = f"cannot listen on {settings.host}, port {settings.port}: {exc.strerror or exc}"
+            msg = (
+                f"cannot listen on {settings.host}, port {settings.port}: {exc.strerror or exc} "
+                "(`fitserve config show --origin` tells where they come from)"
+            )
         raise SettingsError(msg) from exc
     listener.set_inheritable(True)
     return listener

@@ -107,7 +107,7 @@ def _tried(model: Model) -> dict[str, Any]:
     cost, trial = Cost(), Trial()
     signature = model.signature
     if signature.is_open:
-        trial.failure = "the model does not tell its features, so no test row could be made"
+        trial.failure = "it does not tell its features, so no test row could be made: name them in a manifest's example"
         return {"cost": cost, "trial": trial}
     row = list(signature.example_row())
     try:
@@ -121,8 +121,7 @@ def _tried(model: Model) -> dict[str, Any]:
             cost = Cost(fixed_s=max(0.0, one - per_row), per_row_s=per_row)
         trial.has_answered = True
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
-        trial.failure = f"the model raised {type(exc).__name__} on a test row"
-        logger.warning("%s; it serves, and is ready once it has answered a real row", trial.failure)
+        trial.failure = f"it raised {type(exc).__name__} on a test row"
     return {"cost": cost, "trial": trial}
 
 
@@ -167,6 +166,8 @@ class Lifecycle:
             raise type(exc)(msg) from exc
         for note in loaded.model.facts.warnings:
             logger.warning("%s: %s", loaded.name, note)
+        if not loaded.trial.has_answered:
+            logger.warning("%s is not ready before it has answered a real row: %s", loaded.name, loaded.trial.failure)
         self._catalog.switch(loaded)
         return loaded
 
@@ -197,6 +198,9 @@ class Lifecycle:
         self._is_reloading = True
         try:
             loaded = await off_loop(lambda: load_model(path))
+        except ArtifactError as exc:
+            msg = f"the model file {exc}; the version before goes on"
+            raise type(exc)(msg) from exc
         finally:
             self._is_reloading = False
         current = self._catalog.current
@@ -209,6 +213,6 @@ class Lifecycle:
             )
             raise ConflictError(msg)
         if current is not None and not loaded.trial.has_answered and current.trial.has_answered:
-            msg = f"is not served: {loaded.trial.failure}"
+            msg = f"the new model is not served: {loaded.trial.failure}; the version before goes on"
             raise ArtifactError(msg)
         return loaded, self._catalog.switch(loaded)

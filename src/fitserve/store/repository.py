@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from fitserve.errors import ArtifactError, ArtifactNotFoundError
+from fitserve.errors import ArtifactError, ArtifactNotFoundError, did_you_mean
 from fitserve.types import Artifact
 
 if TYPE_CHECKING:
@@ -117,9 +117,17 @@ def _read_manifest(path: Path) -> Manifest:
         msg = f"has a manifest {path.name} that is not valid TOML: {exc}"
         raise ArtifactError(msg) from exc
     except ValidationError as exc:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors())
+        problems = "; ".join(_explain(dict(error)) for error in exc.errors())
         msg = f"has a manifest {path.name} that is wrong: {problems}"
         raise ArtifactError(msg) from exc
     except OSError as exc:
         msg = f"has a manifest {path.name} that cannot be read: {exc.strerror}"
         raise ArtifactError(msg) from exc
+
+
+def _explain(error: dict[str, Any]) -> str:
+    name = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        hint = did_you_mean(name, Manifest.model_fields)
+        return f"unknown key {name!r}" + (f"; {hint}" if hint else "")
+    return f"{name}: {error['msg']}"

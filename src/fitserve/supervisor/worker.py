@@ -27,7 +27,7 @@ def run_worker(settings: Settings, listener: socket.socket, supervisor: Connecti
     # Ctrl-C reaches the whole process group: the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
-    app = FitserveApp(settings, settings.model_path, is_one_of_several=True, is_standalone=True)
+    app = FitserveApp(settings, settings.model_path, is_standalone=True)
     try:
         loaded = app.services.lifecycle.start()
     except FitserveError as exc:
