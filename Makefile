@@ -39,9 +39,9 @@ unit: setup  ## the tests alone
 lock: setup  ## renew requirements/*.txt from pyproject.toml
 	$(BIN)/python scripts/lock.py
 
-bench: setup  ## fitserve beside a hand-rolled server: throughput, latency, CPU
+bench: setup  ## fitserve beside a hand-rolled server: throughput, latency, CPU; ARGS="--only iris"
 	@command -v wrk >/dev/null || { $(APT_GET) update -qq && $(APT_GET) install -qq -y wrk; }
-	$(BIN)/python -m bench.load
+	$(BIN)/python -m bench.load $(ARGS)
 
 clean:  ## remove what the other tasks made
-	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache

@@ -109,7 +109,6 @@ def markdown(results: list[Result], *, seconds: float, rounds: int, is_pinned: b
         for result in results
     ]
     return PAGE.format(
-        verdict=f"> {reached}\n\n" if (reached := verdict(results)) else "",
         tables="\n".join(tables),
         place=place,
         seconds=seconds,
@@ -141,7 +140,7 @@ PAGE = """\
 fitserve beside the server that people write by hand with FastAPI, on the same machine, at the same time,
 with the same model and the same requests.
 
-{verdict}Absolute figures belong to one machine on one day; the ratios carry over. *better by* is the median over
+Absolute figures belong to one machine on one day; the ratios carry over. *better by* is the median over
 {rounds} pairs of rounds, *min-max* the smallest and the largest of them.
 
 {tables}

@@ -1,0 +1,81 @@
+"""The pages: their code runs, their tables are those of the program, their links lead somewhere."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from sybil import Document
+from sybil.parsers.markdown import PythonCodeBlockParser
+
+from fitserve import errors
+from fitserve.protocols.problems import STATUS
+from fitserve.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if "```python" in page.read_text()], ids=name_of)
+def test_its_python_runs_from_top_to_bottom(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    document = Document.parse(str(page), PythonCodeBlockParser())
+    for example in document.examples():
+        example.evaluate()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_its_links_lead_to_files(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize(("script", "page"), [("settings_page", "settings.md"), ("cli_page", "cli.md")])
+def test_a_generated_page_is_what_its_script_makes(script, page):
+    spec = importlib.util.spec_from_file_location(script, ROOT / "scripts" / f"{script}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    assert (ROOT / "docs/reference" / page).read_text() == module.render(), f"python scripts/{script}.py renews it"
+
+
+def test_every_setting_is_on_its_page():
+    text = (ROOT / "docs/reference/settings.md").read_text()
+
+    assert [name for name in Settings.model_fields if name not in text] == []
+
+
+def test_every_error_has_its_status_on_the_page():
+    text = (ROOT / "docs/reference/errors.md").read_text()
+
+    for status, title in STATUS.values():
+        assert title.lower().replace(" ", "-") in text
+        assert str(status) in text
+
+
+def test_every_request_error_has_a_status():
+    def below(kind: type) -> set[type]:
+        return {kind}.union(*map(below, kind.__subclasses__()))
+
+    concrete = below(errors.RequestError) - {errors.RequestError}
+
+    assert concrete <= set(STATUS)
+
+
+def test_no_page_names_a_place_of_its_making():
+    for page in PAGES:
+        assert not re.search(r"/work/|/root/|/tmp/", page.read_text()), page
+
+
+def test_the_console_blocks_name_commands_that_exist():
+    commands = {path.stem for path in (ROOT / "src/fitserve/cli").glob("*.py")}
+    for page in PAGES:
+        for command in re.findall(r"^\$ fitserve (\w+)", page.read_text(), re.MULTILINE):
+            assert command in commands, f"{name_of(page)}: fitserve {command}"
