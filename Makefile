@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
-APT_GET := $(if $(filter 0,$(shell id -u)),,sudo )apt-get
+APT_GET := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninteractive apt-get -qq
 
 .DEFAULT_GOAL := help
 
@@ -15,10 +15,10 @@ setup: .venv/.complete  ## make .venv with everything that demo and test need
 
 .venv/.complete: requirements/dev.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo 'fitserve needs Python 3.11 or newer: make PYTHON=python3.12'; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'installing python3-venv'; $(APT_GET) update -qq && $(APT_GET) install -qq -y python3-venv; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo 'installing python3-venv'; $(APT_GET) update && $(APT_GET) install -y python3-venv >/dev/null; }
 	@echo 'setting up .venv (once; about a minute)'
 	@$(PYTHON) -m venv .venv
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --use-pep517 --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -40,7 +40,7 @@ lock: setup  ## renew requirements/*.txt from pyproject.toml
 	$(BIN)/python scripts/lock.py
 
 bench: setup  ## fitserve beside a hand-rolled server: throughput, latency, CPU; ARGS="--only iris"
-	@command -v wrk >/dev/null || { $(APT_GET) update -qq && $(APT_GET) install -qq -y wrk; }
+	@command -v wrk >/dev/null || { $(APT_GET) update && $(APT_GET) install -y wrk >/dev/null; }
 	$(BIN)/python -m bench.load $(ARGS)
 
 clean:  ## remove what the other tasks made

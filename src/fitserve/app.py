@@ -10,36 +10,34 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
-from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from starlette.exceptions import HTTPException
-from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import Response
 from starlette.routing import Route as StarletteRoute
 
 import fitserve.protocols
 from fitserve.apidocs import add_pages
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor, usable_cpus
-from fitserve.errors import (
-    ArtifactError,
-    FitserveError,
-    ForbiddenError,
-    InputIssue,
-    InvalidInputError,
-    ModelNotReadyError,
-    clip,
-)
+from fitserve.errors import FitserveError, ModelNotReadyError
 from fitserve.observe.logs import Access, AccessLog, choose_format
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
-from fitserve.protocols.base import NO_VERSION, ClientGoneError, Exchange, Handler, Protocol, Reply, Services, caught
-from fitserve.protocols.problems import http_problem, problem
+from fitserve.protocols.base import (
+    EXCHANGE_KEY,
+    NO_VERSION,
+    ClientGoneError,
+    Exchange,
+    Handler,
+    Protocol,
+    Services,
+    caught,
+)
+from fitserve.protocols.problems import answer, problem
+from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
 from fitserve.settings import Settings, read_settings
 from fitserve.store.catalog import Catalog
 from fitserve.store.lifecycle import Lifecycle, adopt_model
@@ -48,14 +46,9 @@ from fitserve.store.watcher import changes
 if TYPE_CHECKING:
     from os import PathLike
 
-    from starlette.datastructures import Headers
-    from starlette.requests import Request
-    from starlette.types import Message, Receive, Scope, Send
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("fitserve")
-
-_EXCHANGE = "fitserve.exchange"
-"""Where the scope of a request carries its exchange through the router."""
 
 CLIENT_CLOSED = 499
 """What the access line says of a client that left before it was answered, as nginx does."""
@@ -121,32 +114,22 @@ class FitserveApp(FastAPI):
                 answer a request that is cancelled, which then can only be the server stopping.
             is_watching: reload when the file changes, as long as the lifespan runs.
         """
-        catalog = Catalog()
-        executor = Executor(settings.inference_threads or usable_cpus())
-        self.services = Services(
-            settings=settings,
-            catalog=catalog,
-            lifecycle=Lifecycle(catalog, model_path, is_one_of_several=_is_one_of_several()),
-            engine=Engine(catalog, executor, is_nonfinite_error=settings.nonfinite == "error"),
-            executor=executor,
-            started_monotonic_s=time.monotonic(),
+        self.services = _services(settings, model_path)
+        self.access_log = AccessLog(
+            choose_format(settings.log_format, sys.stderr),
+            sys.stderr,
+            is_enabled=is_standalone and settings.log_level in {"debug", "info"},
         )
-        log_format = choose_format(settings.log_format, sys.stderr)
-        is_info = settings.log_level in {"debug", "info"}
         self._is_standalone = is_standalone
         self._is_watching = is_watching
-        self.access_log = AccessLog(log_format, sys.stderr, is_enabled=is_standalone and is_info)
+        self._openapi_key: Any = None
         super().__init__(
             title="fitserve",
             version=importlib.metadata.version("fitserve"),
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
-            exception_handlers={
-                HTTPException: _answer_http_exception,
-                RequestValidationError: _answer_validation_error,
-                Exception: _answer_exception,
-            },
+            exception_handlers=EXCEPTION_HANDLERS,
         )
         self._own_routes = [
             route
@@ -155,19 +138,14 @@ class FitserveApp(FastAPI):
         ]
         self._door: dict[tuple[str, str], Handler] = {}
         for route in self._own_routes:
-            self._door[route.method, route.path] = route.handler
             methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
-            if route.method == "GET":
-                self._door["HEAD", route.path] = route.handler
-            self.router.routes.append(
-                StarletteRoute(
-                    route.path, _RoutedHandler(self, route.handler), methods=methods, include_in_schema=False
-                )
-            )
+            self._door |= {(method, route.path): route.handler for method in methods}
+            endpoint = RoutedHandler(route.handler, is_debug=settings.debug)
+            self.router.routes.append(StarletteRoute(route.path, endpoint, methods=methods, include_in_schema=False))
         add_pages(self)
-        self._inner: Any = self._pass
+        self._inner: ASGIApp = self._pass
         if settings.cors_origins:
-            self._inner = _Cors(
+            self._inner = Cors(
                 self._pass,
                 allow_origins=settings.cors_origins,
                 allow_credentials=settings.cors_credentials,
@@ -175,7 +153,6 @@ class FitserveApp(FastAPI):
                 allow_headers=("*",),
                 expose_headers=("X-Process-Time", "X-Model-Version", "X-Request-ID"),
             )
-        self._openapi_key: Any = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens: no exception reaches the server below."""
@@ -189,7 +166,7 @@ class FitserveApp(FastAPI):
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         current = self.services.catalog.current
         exchange = Exchange(scope, receive, send, current.version if current else NO_VERSION)
-        scope[_EXCHANGE] = exchange
+        scope[EXCHANGE_KEY] = exchange
         if not scope.get("root_path"):  # else it is mounted, or the server was told
             scope["root_path"] = self.services.settings.root_path
         try:
@@ -229,19 +206,8 @@ class FitserveApp(FastAPI):
         if handler is None:
             await super().__call__(scope, receive, send)
         else:
-            exchange = scope[_EXCHANGE]
-            await exchange.reply(await self.answer(exchange, handler), send)
-
-    async def answer(self, exchange: Exchange, handler: Handler) -> Reply:
-        """Run a handler and return its reply, or the problem that it raised."""
-        try:
-            return await handler(exchange)
-        except ClientGoneError:
-            raise
-        except BaseException as exc:
-            if not caught(exc):
-                raise
-            return problem(exc, exchange, is_debug=self.services.settings.debug)
+            exchange = scope[EXCHANGE_KEY]
+            await exchange.reply(await answer(exchange, handler, is_debug=self.services.settings.debug), send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Load the model before the first request, and refuse the start with one line if it cannot be served."""
@@ -249,7 +215,7 @@ class FitserveApp(FastAPI):
         try:
             if self.services.catalog.current is None:
                 self.services.lifecycle.start()
-        except ArtifactError as exc:
+        except FitserveError as exc:
             await refuse_start(exc, send)
             return
 
@@ -274,7 +240,8 @@ class FitserveApp(FastAPI):
         """What only a process of our own may do: reload on SIGHUP, spare the collector what stays, tell the log."""
         current = self.services.catalog.current
         assert current is not None  # it has just been loaded
-        if not _is_one_of_several():  # else the parent of the workers takes it
+        is_main_thread = threading.current_thread() is threading.main_thread()
+        if is_main_thread and not _is_one_of_several():  # else the parent of the workers takes it
             reloads: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
 
             def start_reload() -> None:
@@ -322,77 +289,25 @@ class FitserveApp(FastAPI):
         return self.openapi_schema
 
 
+def _services(settings: Settings, model_path: Path | None) -> Services:
+    catalog = Catalog()
+    executor = Executor(settings.inference_threads or usable_cpus())
+    return Services(
+        settings=settings,
+        catalog=catalog,
+        lifecycle=Lifecycle(catalog, model_path, is_one_of_several=_is_one_of_several()),
+        engine=Engine(catalog, executor, is_nonfinite_error=settings.nonfinite == "error"),
+        executor=executor,
+        started_monotonic_s=time.monotonic(),
+    )
+
+
 def _is_one_of_several() -> bool:
     """Whether a process manager runs this process, which may then have siblings that serve the same file."""
     return multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
-
-
-class _RoutedHandler:
-    """A handler of ours as the router's endpoint: the same answer by the longer way."""
-
-    def __init__(self, app: FitserveApp, handler: Handler) -> None:
-        self._app = app
-        self._handler = handler
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        exchange: Exchange = scope[_EXCHANGE]
-        # A middleware of the owner's may have wrapped both.
-        exchange.receive = receive
-        await exchange.reply(await self._app.answer(exchange, self._handler), send)
-
-
-class _Cors(CORSMiddleware):
-    """Starlette's, refusing a preflight in our own words."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        # Without Origin there is nothing to allow, and the reply to a POST is in no cache that Vary could concern.
-        if scope["method"] == "POST" and scope[_EXCHANGE].header(b"origin") is None:
-            await self.app(scope, receive, send)
-        else:
-            await super().__call__(scope, receive, send)
-
-    def preflight_response(self, request_headers: Headers) -> Response:
-        response = super().preflight_response(request_headers)
-        if response.status_code >= HTTPStatus.BAD_REQUEST:
-            msg = "this origin, method or header is not allowed (cors_origins)"
-            raise ForbiddenError(msg)
-        return response
 
 
 async def refuse_start(error: FitserveError, send: Send) -> None:
     """Tell why the server does not start, in one line, and tell the server below to stop."""
     logger.error("%s", error)
     await send({"type": "lifespan.startup.failed", "message": ""})
-
-
-async def _answer_http_exception(request: Request, exc: Exception) -> Response:
-    assert isinstance(exc, HTTPException)
-    exchange = request.scope[_EXCHANGE]
-    detail = str(exc.detail)
-    if exc.status_code == HTTPStatus.NOT_FOUND and detail == HTTPStatus.NOT_FOUND.phrase:
-        detail = f"there is nothing at this path; {request.scope.get('root_path', '')}/docs lists what there is"
-    if exc.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        detail = f"this path does not answer {clip(request.method, 20)}; allowed: {(exc.headers or {}).get('Allow')}"
-    headers = tuple((k.lower().encode("latin-1"), v.encode("latin-1")) for k, v in (exc.headers or {}).items())
-    return _response(http_problem(exc.status_code, detail, exchange, headers))
-
-
-async def _answer_validation_error(request: Request, exc: Exception) -> Response:
-    """A route that the owner added was called wrongly: the same body as ours."""
-    assert isinstance(exc, RequestValidationError)
-    issues = [
-        InputIssue("what this route takes", clip(error["msg"], 100), column=".".join(map(str, error["loc"])))
-        for error in exc.errors()
-    ]
-    return await _answer_exception(request, InvalidInputError(issues))
-
-
-async def _answer_exception(request: Request, exc: Exception) -> Response:
-    is_debug = request.app.services.settings.debug
-    return _response(problem(exc, request.scope[_EXCHANGE], is_debug=is_debug))
-
-
-def _response(reply: Reply) -> Response:
-    response = Response(reply.body, reply.status, media_type=reply.media_type.decode())
-    response.raw_headers += reply.headers
-    return response

@@ -25,7 +25,8 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardSc
 from sklearn.utils import all_estimators
 
 from fitserve.errors import ArtifactError, InvalidInputError
-from fitserve.formats.sklearn import ARGMAX_CLASSIFIERS, load, snapshot
+from fitserve.formats.sklearn import load, snapshot
+from fitserve.formats.sklearn_model import ARGMAX_CLASSIFIERS
 from fitserve.types import Artifact
 
 X, Y = load_iris(return_X_y=True)

@@ -7,45 +7,18 @@ Source: https://scikit-learn.org/stable/model_persistence.html
 from __future__ import annotations
 
 import copy
-import importlib.metadata
 import io
 import pickle
 import re
 import warnings
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from fitserve.errors import ArtifactError, FitserveError, InputIssue, InvalidInputError
+from fitserve.errors import ArtifactError, FitserveError
 from fitserve.formats.base import Format
-from fitserve.formats.sklearn_signature import final_step, infer_signature
-from fitserve.types import Artifact, ModelFacts, Outputs
+from fitserve.formats.sklearn_model import SklearnModel, has_method
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-
-    from numpy.typing import NDArray
-
-    from fitserve.signature import Field, Inputs, Signature
-
-LIBRARIES = frozenset({"sklearn", "numpy", "scipy", "joblib", "builtins", "collections", "functools", "_thread"})
-"""Packages whose code does the same work whatever the values; anybody else's may sleep or loop on some."""
-
-ARGMAX_CLASSIFIERS = frozenset({
-    "AdaBoostClassifier", "BaggingClassifier", "BernoulliNB", "CalibratedClassifierCV", "CategoricalNB",
-    "ComplementNB", "DecisionTreeClassifier", "ExtraTreeClassifier", "ExtraTreesClassifier", "GaussianNB",
-    "GradientBoostingClassifier", "HistGradientBoostingClassifier", "LinearDiscriminantAnalysis",
-    "LogisticRegression", "LogisticRegressionCV", "MLPClassifier", "MultinomialNB",
-    "QuadraticDiscriminantAnalysis", "RandomForestClassifier", "SGDClassifier",
-})  # fmt: skip
-"""scikit-learn classifiers whose predict is the argmax of predict_proba, but for rounding.
-
-SVC, for one, is not: its probabilities come from another model than its labels.
-"""
-
-TIE = 1e-6
-"""Two probabilities nearer than this may change places by rounding: then predict itself decides."""
+    from fitserve.types import Artifact
 
 
 def load(artifact: Artifact) -> SklearnModel:
@@ -62,6 +35,7 @@ def load(artifact: Artifact) -> SklearnModel:
             estimator = joblib.load(io.BytesIO(artifact.data))
         except (Exception, SystemExit) as exc:  # a pickle may raise anything
             raise ArtifactError(_explain(exc)) from exc
+    _refuse_unservable(estimator, "holds")
     return SklearnModel(estimator, caught=[warning.message for warning in caught], example=artifact.example)
 
 
@@ -69,192 +43,21 @@ FORMAT = Format(name="scikit-learn", suffixes=(".joblib", ".pkl", ".pickle"), lo
 
 
 def snapshot(estimator: object) -> SklearnModel:
-    """Wrap a copy of a live estimator, so that refitting the original changes no answer."""
-    return SklearnModel(copy.deepcopy(estimator), is_file=False)
+    """Wrap a copy of a live estimator, so that refitting the original changes no answer.
+
+    Raises:
+        ArtifactError: it has no predict, or is not fitted.
+    """
+    _refuse_unservable(estimator, "is")
+    return SklearnModel(copy.deepcopy(estimator))
 
 
-class SklearnModel:
-    """An object with scikit-learn's ``predict``, which it owns."""
-
-    def __init__(
-        self,
-        estimator: Any,
-        *,
-        caught: list[Warning | str] | None = None,
-        example: Mapping[str, Any] | None = None,
-        is_file: bool = True,
-    ) -> None:
-        _refuse_unservable(estimator, "holds" if is_file else "is")
-        parts = list(_parts(estimator))
-        packages = {_package(part) for part in parts}
-        signature = infer_signature(estimator, example)
-        self._estimator = estimator
-        self._has_proba = _can(estimator, "predict_proba")
-        self._is_argmax = False
-        self._classes: NDArray[Any] = np.empty(0)
-        self.is_library_code = packages <= LIBRARIES
-        self.facts = _facts(estimator, packages, caught or [])
-        self.signature = replace(signature, has_probabilities=self._has_proba)
-        self._frame_columns = list(signature.names) if signature.is_named else None
-        if signature.is_open:
-            return
-        try:
-            self._test_inputs = signature.check([list(signature.example_row())], first_row=None)
-        except InvalidInputError as exc:
-            msg = f"has a manifest whose example does not fit the model: {exc}"
-            raise ArtifactError(msg) from exc
-        if signature.is_named and not self._is_served_without_names(parts):
-            _require_pandas()
-        self._settle()
-
-    def predict(self, inputs: Inputs) -> Outputs:
-        """Predict labels or values, and probabilities where the model has them, calling it once if it allows.
-
-        Raises:
-            InvalidInputError: finite inputs overflowed inside a scikit-learn model.
-        """
-        try:
-            return self._outputs(self._table(inputs))
-        except ValueError as exc:
-            if self._is_overflow(exc, inputs):
-                raise _overflow(self.signature, inputs) from exc
-            raise
-
-    def _settle(self) -> None:
-        """Learn by trial, on one row, what the estimator does not tell.
-
-        A model that fails its trial is kept as it is: whoever warms it up meets the same failure.
-        """
-        try:
-            trial = self._outputs(self._table(self._test_inputs))
-        except (Exception, SystemExit):  # noqa: BLE001 - told by the warm-up
-            return
-        self.signature = replace(self.signature, inputs=self._tried_nulls())
-        classes = self.signature.classes
-        n_outputs = trial.predictions.shape[1] if trial.predictions.ndim > 1 else 0
-        if n_outputs and trial.probabilities and len(classes or ()) == 1:  # multi-label: yes or no, each output
-            labels = (0, 1) if trial.predictions.dtype.kind in "iuf" else (False, True)
-            classes = (labels,) * n_outputs
-        self.signature = replace(self.signature, n_outputs=n_outputs, classes=classes)
-        final = final_step(self._estimator)
-        is_known = type(final).__name__ in ARGMAX_CLASSIFIERS and type(final).__module__.startswith("sklearn.")
-        if self._has_proba and n_outputs == 0 and is_known:
-            self._classes = np.asarray(final.classes_)
-            self._is_argmax = _same(trial, self._outputs(self._table(self._test_inputs), is_argmax=True))
-
-    def _tried_nulls(self) -> tuple[Field, ...]:
-        """The inputs, those that take no null after all being marked so.
-
-        A step that lets NaN pass tells nothing of the steps behind it; the whole model does.
-        """
-        inputs = self.signature.inputs
-        nullable = [column for column in inputs if column.is_nullable]
-        if not nullable or self._takes_nulls(nullable):
-            return inputs
-        return tuple(replace(c, is_nullable=c.is_nullable and self._takes_nulls([c])) for c in inputs)
-
-    def _takes_nulls(self, columns: list[Field]) -> bool:
-        chosen = {column.name for column in columns}
-        row = zip(self.signature.names, self.signature.example_row(), strict=True)
-        try:
-            inputs = self.signature.check([[None if name in chosen else value for name, value in row]])
-            self._outputs(self._table(inputs))
-        except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it is no answer
-            return False
-        return True
-
-    def _is_served_without_names(self, parts: list[Any]) -> bool:
-        """Take the names out of an estimator that needs none, so that it is given the bare matrix.
-
-        Building a frame costs more than a linear model, and given a matrix scikit-learn would
-        warn on each call that names are missing: the signature has checked them already.
-        """
-        if not (self.is_library_code and self.signature.is_numeric):
-            return False
-        if any(hasattr(part, "transformers_") for part in parts):
-            return False
-        taken = [
-            (part, part.__dict__.pop("feature_names_in_"))
-            for part in parts
-            if "feature_names_in_" in getattr(part, "__dict__", {})
-        ]
-        self._frame_columns = None
-        try:
-            self._outputs(self._table(self._test_inputs))
-        except Exception:  # noqa: BLE001 - it needs the frame after all
-            for part, names in taken:
-                part.__dict__["feature_names_in_"] = names
-            self._frame_columns = list(self.signature.names)
-        return self._frame_columns is None
-
-    def _table(self, inputs: Inputs) -> Any:
-        """What the estimator was fitted on: a frame for one fitted with names, else an array."""
-        if self._frame_columns:
-            import pandas as pd
-
-            return pd.DataFrame(inputs, columns=self._frame_columns, copy=False)
-        if isinstance(inputs, dict):
-            return np.column_stack([column.astype(object) for column in inputs.values()])
-        return inputs
-
-    def _outputs(self, X: Any, *, is_argmax: bool | None = None) -> Outputs:
-        if not self._has_proba:
-            return Outputs(_array(self._estimator.predict(X)))
-        raw = self._estimator.predict_proba(X)
-        if self._is_argmax if is_argmax is None else is_argmax:
-            return self._argmax(X, np.asarray(raw))
-        predictions = _array(self._estimator.predict(X))
-        if isinstance(raw, list | tuple):
-            return Outputs(predictions, tuple(np.asarray(part) for part in raw))
-        raw = np.asarray(raw)
-        if predictions.ndim > 1 and predictions.shape == raw.shape:
-            return Outputs(predictions, tuple(np.column_stack([1 - p, p]) for p in raw.T))
-        return Outputs(predictions, (raw,))
-
-    def _argmax(self, X: Any, probabilities: NDArray[Any]) -> Outputs:
-        """Labels by the largest probability, asking predict where two are too near to tell."""
-        if len(probabilities) == 1:  # as below, at a tenth of the cost
-            row = probabilities[0].tolist()
-            best = max(row)
-            is_clear = sum(best - p > TIE for p in row) == len(row) - 1
-            predictions = self._classes[[row.index(best)]] if is_clear else self._estimator.predict(X)
-            return Outputs(predictions, (probabilities,))
-        predictions = self._classes[probabilities.argmax(axis=1)]
-        if probabilities.shape[1] > 1:
-            top = np.partition(probabilities, -2, axis=1)[:, -2:]
-            # Written so that NaN counts as near.
-            is_near = ~(top[:, 1] - top[:, 0] > TIE)
-            if is_near.any():
-                rows = X.iloc[is_near] if hasattr(X, "iloc") else X[is_near]
-                predictions[is_near] = self._estimator.predict(rows)
-        return Outputs(predictions, (probabilities,))
-
-    def _is_overflow(self, exc: ValueError, inputs: Inputs) -> bool:
-        """Whether scikit-learn itself refused a value that one of its steps made of finite inputs.
-
-        Its validation is then the innermost frame. A model that is broken, rather than the
-        input, also fails the row that it answered when it was loaded.
-        """
-        frame = exc.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        if frame is None or frame.tb_frame.f_globals.get("__name__") != "sklearn.utils.validation":
-            return False
-        if self.signature.is_open or _largest(inputs) is None:
-            return False
-        try:
-            self._outputs(self._table(self._test_inputs))
-        except Exception:  # noqa: BLE001 - the model is broken, whatever the input
-            return False
-        return True
-
-
-def _refuse_unservable(estimator: Any, verb: str) -> None:
+def _refuse_unservable(estimator: object, verb: str) -> None:
     kind = type(estimator).__name__
     if isinstance(estimator, type):
         msg = f"{verb} the class {estimator.__name__}, not a fitted estimator: give what fit() returned"
         raise ArtifactError(msg)
-    if not _can(estimator, "predict"):
+    if not has_method(estimator, "predict"):
         msg = f"{verb} an object of type {kind}, which has no predict: wanted a fitted estimator or pipeline"
         raise ArtifactError(msg)
     if type(estimator).__module__.startswith("sklearn."):
@@ -266,98 +69,6 @@ def _refuse_unservable(estimator: Any, verb: str) -> None:
         except (NotFittedError, TypeError):
             msg = f"{verb} an object of type {kind} that is not fitted: call fit() first"
             raise ArtifactError(msg) from None
-
-
-def _can(estimator: Any, method: str) -> bool:
-    """Whether it has the method; a property of a meta-estimator may raise instead of saying no."""
-    try:
-        return callable(getattr(estimator, method, None))
-    except Exception:  # noqa: BLE001 - for instance NotFittedError
-        return False
-
-
-def _require_pandas() -> None:
-    try:
-        import pandas as pd  # noqa: F401 - from now on it is loaded
-    except ModuleNotFoundError:
-        msg = "was fitted on a table with named columns and needs pandas: pip install 'fitserve[pandas]'"
-        raise ArtifactError(msg) from None
-
-
-def _facts(estimator: Any, packages: set[str], caught: list[Warning | str]) -> ModelFacts:
-    fitted_with: str | None = None
-    notes: list[str] = []
-    now = importlib.metadata.version("scikit-learn")
-    for warning in caught:
-        version = getattr(warning, "original_sklearn_version", None)
-        if version is None:
-            notes.append(f"{type(warning).__name__} while loading: {warning}")
-        elif fitted_with is None:
-            fitted_with = version
-            notes.append(f"fitted with scikit-learn {version}, served with {now}: its answers may differ")
-    libraries: dict[str, tuple[str | None, str]] = {"numpy": (None, np.__version__)}
-    if "sklearn" in packages:
-        libraries["scikit-learn"] = (fitted_with or now, now)  # scikit-learn warns unless they are equal
-    return ModelFacts(type(final_step(estimator)).__name__, libraries, tuple(dict.fromkeys(notes)))
-
-
-def _parts(estimator: object) -> Iterator[Any]:
-    """Every object and function that the estimator is made of, itself first."""
-    seen: set[int] = set()
-    waiting = [estimator]
-    while waiting:
-        part = waiting.pop()
-        if id(part) in seen or part is None or isinstance(part, str | bytes | int | float | complex | np.generic):
-            continue
-        seen.add(id(part))
-        if isinstance(part, dict):
-            waiting += part.values()
-        elif isinstance(part, list | tuple | set | frozenset):
-            waiting += part
-        elif isinstance(part, np.ndarray):
-            waiting += part.ravel().tolist() if part.dtype == object else []
-        else:
-            yield part
-            waiting += vars(part).values() if hasattr(part, "__dict__") and not isinstance(part, type) else []
-
-
-def _package(part: object) -> str:
-    """The package that a class, function or object comes from."""
-    module = getattr(part, "__module__", None) or type(part).__module__
-    return str(module).partition(".")[0]
-
-
-def _array(predictions: Any) -> NDArray[Any]:
-    return np.asarray(predictions.toarray() if hasattr(predictions, "toarray") else predictions)
-
-
-def _same(one: Outputs, other: Outputs) -> bool:
-    """Whether two ways to call a model gave the same bytes, NaN being equal to itself."""
-    if one.predictions.tolist() != other.predictions.tolist():
-        return False
-    pairs = zip(one.probabilities or (), other.probabilities or (), strict=True)
-    return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
-
-
-def _largest(inputs: Inputs) -> int | None:
-    """The numeric column that holds the largest magnitude."""
-    columns = inputs.values() if isinstance(inputs, dict) else inputs.T
-    sizes = {
-        i: float(np.nanmax(np.abs(column)))
-        for i, column in enumerate(columns)
-        if column.dtype.kind == "f" and not np.isnan(column).all()
-    }
-    return max(sizes, key=sizes.__getitem__) if sizes else None
-
-
-def _overflow(signature: Signature, inputs: Inputs) -> InvalidInputError:
-    index = _largest(inputs)
-    assert index is not None  # _is_overflow has looked
-    issue = InputIssue(
-        "numbers that the model can compute with", "a number so large that it overflows inside", None,
-        signature.names[index],
-    )  # fmt: skip
-    return InvalidInputError([issue])
 
 
 def _explain(exc: BaseException) -> str:

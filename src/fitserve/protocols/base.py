@@ -25,6 +25,9 @@ Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 
+EXCHANGE_KEY = "fitserve.exchange"
+"""Where the scope of a request carries its exchange through the router."""
+
 NO_VERSION = "none"
 """What ``X-Model-Version`` says while no model is loaded."""
 

@@ -28,10 +28,10 @@ from fitserve.errors import (
     UnsupportedMediaTypeError,
     clip,
 )
-from fitserve.protocols.base import Reply
+from fitserve.protocols.base import ClientGoneError, Reply, caught
 
 if TYPE_CHECKING:
-    from fitserve.protocols.base import Exchange
+    from fitserve.protocols.base import Exchange, Handler
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,22 @@ PROBLEM_JSON = b"application/problem+json"
 MAX_PROBLEM_BYTES = 8192
 
 _FAULT = "the server failed to answer this request; its log tells why, under the request id"
+
+
+async def answer(exchange: Exchange, handler: Handler, *, is_debug: bool) -> Reply:
+    """Run a handler and return its reply, or the problem that it raised.
+
+    Raises:
+        ClientGoneError: there is nobody to answer.
+    """
+    try:
+        return await handler(exchange)
+    except ClientGoneError:
+        raise
+    except BaseException as exc:
+        if not caught(exc):
+            raise
+        return problem(exc, exchange, is_debug=is_debug)
 
 
 def problem(exc: BaseException, exchange: Exchange, *, is_debug: bool) -> Reply:
