@@ -22,8 +22,9 @@ INTRO = """\
 
 <!-- Made by scripts/cli_page.py: change fitserve/cli, then make the page again. -->
 
-The model's summary goes to standard output, log lines and errors go to standard error. `python -m fitserve` is the same
-as `fitserve`. Each setting is also a flag: [Settings](settings.md) tells their bounds and their other names.
+Log lines and errors go to standard error. The model's summary goes to standard output: `check`, `dev` and `demo` always
+print it, `run` on a terminal only. `python -m fitserve` is the same as `fitserve`. Each setting is also a flag:
+[Settings](settings.md) tells their bounds and their other names.
 
 | exit code | meaning |
 |---|---|
@@ -32,8 +33,11 @@ as `fitserve`. Each setting is also a flag: [Settings](settings.md) tells their 
 | 2 | the command line or a setting is wrong, or the port is in use |
 
 SIGINT (Ctrl-C) and SIGTERM stop a server: it takes no more connections, finishes the requests in flight for up to
-`shutdown_timeout_s`, and ends. SIGHUP replaces the workers of `fitserve run --workers N` one by one; a server of one
-process does not handle it, and ends.
+`shutdown_timeout_s`, answers 503 to the rest, and ends.
+
+SIGHUP makes a server of one process read the model file again, as `POST /model/reload` does; the log has the answer.
+With `--workers N` send it to the parent, which replaces the workers one by one. If the file cannot be loaded, the
+version before goes on. A terminal that is closed sends SIGHUP too, so the server outlives it.
 """
 
 

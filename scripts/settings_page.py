@@ -29,8 +29,9 @@ A value is taken from the first of these that gives one:
 `fitserve config show --origin` prints each value and where it came from.
 
 A value out of its bounds, an unknown name in `{TOML_FILE}` and an unknown variable that starts with `{PREFIX}` stop
-the start with one line and exit code 2. A variable that is set but empty counts as not given. The variables that
-Kubernetes sets in a pod for a Service named `fitserve`, such as `FITSERVE_SERVICE_HOST`, are passed over.
+the start with one line and exit code 2. A variable that is set but empty counts as not given, and one in small letters
+is not read: `port` is not `PORT`. The variables that Kubernetes sets in a pod for a Service named `fitserve`, such as
+`FITSERVE_SERVICE_HOST`, are passed over.
 
 From Python, settings are keyword arguments of `fitserve.serve(model, ...)`, or a `fitserve.Settings(...)` given to
 `fitserve.create_app(model, settings=...)`. `Settings(...)` itself reads no environment.
@@ -44,7 +45,10 @@ What starts the server decides which settings count:
 | `fitserve dev` | `workers`: it is always one process |
 | `uvicorn` or `gunicorn` with `fitserve.asgi:app` | `host`, `port`, `workers`, `shutdown_timeout_s`: it has its own |
 | `fitserve.create_app` | the same, and `log_level`, `log_format`: logging is the host program's |
-| `fitserve.serve` | `model_path`, `workers`, `log_level`, `log_format` |
+| `fitserve.serve` | `model_path`, `workers`, `log_level`, `log_format`; as keyword arguments they are refused |
+
+`fitserve dev` turns `debug` on unless `--no-debug` is given. `fitserve.serve` does so while `host` is `127.0.0.1`,
+`localhost` or `::1`, unless `debug=False` is given.
 """
 
 KINDS: dict[Any, str] = {int: "integer", float: "number", bool: "true or false", str: "text"}
@@ -76,14 +80,10 @@ def _default(value: Any) -> str:
 def _kind(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return f"one of {', '.join(f'`{choice}`' for choice in get_args(field.annotation))}"
-    bounds = {
-        name: getattr(part, name) for part in field.metadata for name in ("ge", "le", "pattern") if hasattr(part, name)
-    }
+    bounds = {name: getattr(part, name) for part in field.metadata for name in ("ge", "le") if hasattr(part, name)}
     kind = KINDS.get(field.annotation)
     if kind is None:
         return "list of text, comma-separated" if get_origin(field.annotation) is tuple else "path"
-    if "pattern" in bounds:
-        return f"{kind} of the form `{bounds['pattern']}`"
     return f"{kind}, {bounds['ge']} to {bounds['le']}" if "ge" in bounds else kind
 
 

@@ -16,8 +16,10 @@ from sklearn.compose import ColumnTransformer
 from sklearn.datasets import load_iris, make_classification
 from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
+from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -177,8 +179,51 @@ def test_finite_values_that_overflow_inside_are_the_callers():
     served = snapshot(model)
     table = served.signature.check([[1, 2, 3e38, 4]])
 
-    with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="column 'x2'.*overflows"):
+    with (
+        np.errstate(all="ignore"),
+        pytest.raises(InvalidInputError, match="column 'x2'.*becomes NaN or infinite inside"),
+    ):
         served.predict(table)
+
+
+def test_a_logarithm_is_tried_with_ones_and_refuses_a_negative_number():
+    served = snapshot(make_pipeline(FunctionTransformer(np.log), LogisticRegression(max_iter=1000)).fit(X, Y))
+
+    assert served.signature.example_row() == (1.0, 1.0, 1.0, 1.0)
+    with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="becomes NaN or infinite inside"):
+        served.predict(served.signature.check([[1, 1, 1, -1]]))
+
+
+def test_the_example_is_like_the_data_where_the_model_keeps_any():
+    scaled = snapshot(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y))
+    forest = snapshot(RandomForestClassifier(5, random_state=0).fit(X, Y))
+
+    assert scaled.signature.example_row() == (5.843, 3.057, 3.758, 1.199)
+    assert all(X[:, i].min() < value < X[:, i].max() for i, value in enumerate(forest.signature.example_row()))
+
+
+def test_a_text_classifier_takes_one_text():
+    texts = ["good film", "bad film", "good play", "bad play"]
+    model = make_pipeline(TfidfVectorizer(), LogisticRegression()).fit(texts, ["up", "down"] * 2)
+    served = snapshot(model)
+
+    outputs = served.predict(served.signature.check([["a good one"], {"text": "bad"}]))
+
+    assert [field.name for field in served.signature.inputs] == ["text"]
+    assert outputs.predictions.tolist() == ["up", "down"]
+    np.testing.assert_array_equal(outputs.probabilities[0], model.predict_proba(["a good one", "bad"]))
+
+
+def test_components_of_a_mixture_are_its_classes():
+    served = snapshot(GaussianMixture(3, random_state=0).fit(X))
+
+    assert served.signature.classes == ((0, 1, 2),)
+
+
+def test_labels_of_bytes_are_text():
+    served = snapshot(RandomForestClassifier(3).fit(X, np.array([b"a", b"b", b"c"])[Y]))
+
+    assert served.signature.classes == (("a", "b", "c"),)
 
 
 def test_a_broken_model_is_not_the_callers():

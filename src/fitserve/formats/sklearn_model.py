@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitserve.errors import ArtifactError, InputIssue, InvalidInputError
-from fitserve.formats.sklearn_signature import final_step, infer_signature
+from fitserve.formats.sklearn_signature import final_step, infer_signature, takes_texts, typical_row
 from fitserve.types import ModelFacts, Outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from fitserve.signature import Field, Inputs, Signature
+    from fitserve.signature import Field, Inputs, Label, Signature
 
 LIBRARIES = frozenset({"sklearn", "numpy", "scipy", "joblib", "builtins", "collections", "functools", "_thread"})
 """Packages whose code does the same work whatever the values; anybody else's may sleep or loop on some."""
@@ -33,6 +33,9 @@ ARGMAX_CLASSIFIERS = frozenset({
 
 SVC, for one, is not: its probabilities come from another model than its labels.
 """
+
+IMPLAUSIBLE = 1e15
+"""A number this large is named when a model overflows; with smaller ones any column may be the cause."""
 
 TIE = 1e-6
 """Two probabilities nearer than this may change places by rounding: then predict itself decides."""
@@ -57,6 +60,7 @@ class SklearnModel:
         signature = infer_signature(estimator, example)
         self._estimator = estimator
         self._has_proba = has_method(estimator, "predict_proba")
+        self._takes_texts = takes_texts(estimator)
         self._is_argmax = False
         self._classes: NDArray[Any] = np.empty(0)
         self.is_library_code = packages <= LIBRARIES
@@ -70,6 +74,8 @@ class SklearnModel:
         except InvalidInputError as exc:
             msg = f"has a manifest whose example does not fit the model: {exc}"
             raise ArtifactError(msg) from exc
+        if signature.example is None:
+            self._choose_example()
         if signature.is_named and not self._is_served_without_names(parts):
             _require_pandas()
         self._settle()
@@ -78,14 +84,36 @@ class SklearnModel:
         """Predict labels or values, and probabilities where the model has them, calling it once if it allows.
 
         Raises:
-            InvalidInputError: finite inputs overflowed inside a scikit-learn model.
+            InvalidInputError: finite inputs became NaN or infinite inside a scikit-learn model.
         """
         try:
             return self._outputs(self._table(inputs))
         except ValueError as exc:
-            if self._is_overflow(exc, inputs):
+            if self._is_overflow(exc):
                 raise _overflow(self.signature, inputs) from exc
             raise
+
+    def _choose_example(self) -> None:
+        """Take the first row that the model answers: a typical one, zeros, or ones.
+
+        Zeros are nothing to a logarithm, and have no neighbours in most data.
+        """
+        zeros = self.signature.example_row()
+        ones = tuple(1.0 if value == 0.0 and not isinstance(value, bool) else value for value in zeros)
+        typical = typical_row(self._estimator, len(zeros)) if self.signature.is_numeric else None
+        for row in filter(None, (typical, zeros, ones)):
+            if self._answers(row):
+                self._test_inputs = self.signature.check([list(row)])
+                self.signature = replace(self.signature, example=row)
+                return
+
+    def _answers(self, row: Sequence[Label | None]) -> bool:
+        """Whether the model gets through a row; what it raises otherwise, the warm-up tells."""
+        try:
+            self._outputs(self._table(self.signature.check([list(row)])))
+        except (Exception, SystemExit):  # noqa: BLE001 - a model may raise anything
+            return False
+        return True
 
     def _settle(self) -> None:
         """Learn by trial, on one row, what the estimator does not tell.
@@ -102,6 +130,8 @@ class SklearnModel:
         if n_outputs and trial.probabilities and len(classes or ()) == 1:  # multi-label: yes or no, each output
             labels = (0, 1) if trial.predictions.dtype.kind in "iuf" else (False, True)
             classes = (labels,) * n_outputs
+        elif classes is None and trial.probabilities:  # a mixture: its components are numbered
+            classes = tuple(tuple(range(part.shape[1])) for part in trial.probabilities)
         self.signature = replace(self.signature, n_outputs=n_outputs, classes=classes)
         final = final_step(self._estimator)
         is_known = type(final).__name__ in ARGMAX_CLASSIFIERS and type(final).__module__.startswith("sklearn.")
@@ -123,12 +153,7 @@ class SklearnModel:
     def _takes_nulls(self, columns: list[Field]) -> bool:
         chosen = {column.name for column in columns}
         row = zip(self.signature.names, self.signature.example_row(), strict=True)
-        try:
-            inputs = self.signature.check([[None if name in chosen else value for name, value in row]])
-            self._outputs(self._table(inputs))
-        except (Exception, SystemExit):  # noqa: BLE001 - whatever it is, it is no answer
-            return False
-        return True
+        return self._answers([None if name in chosen else value for name, value in row])
 
     def _is_served_without_names(self, parts: list[Any]) -> bool:
         """Take the names out of an estimator that needs none, so that it is given the bare matrix.
@@ -160,6 +185,8 @@ class SklearnModel:
             import pandas as pd
 
             return pd.DataFrame(inputs, columns=self._frame_columns, copy=False)
+        if self._takes_texts and isinstance(inputs, dict):
+            return inputs["text"]
         if isinstance(inputs, dict):
             return np.column_stack([column.astype(object) for column in inputs.values()])
         return inputs
@@ -196,7 +223,7 @@ class SklearnModel:
                 predictions[is_near] = self._estimator.predict(rows)
         return Outputs(predictions, (probabilities,))
 
-    def _is_overflow(self, exc: ValueError, inputs: Inputs) -> bool:
+    def _is_overflow(self, exc: ValueError) -> bool:
         """Whether scikit-learn itself refused a value that one of its steps made of finite inputs.
 
         Its validation is then the innermost frame. A model that is broken, rather than the
@@ -207,7 +234,7 @@ class SklearnModel:
             frame = frame.tb_next
         if frame is None or frame.tb_frame.f_globals.get("__name__") != "sklearn.utils.validation":
             return False
-        if self.signature.is_open or _largest(inputs) is None:
+        if self.signature.is_open:
             return False
         try:
             self._outputs(self._table(self._test_inputs))
@@ -287,22 +314,12 @@ def _same(one: Outputs, other: Outputs) -> bool:
     return all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
-def _largest(inputs: Inputs) -> int | None:
-    """The numeric column that holds the largest magnitude."""
-    columns = inputs.values() if isinstance(inputs, dict) else inputs.T
-    sizes = {
-        i: float(np.nanmax(np.abs(column)))
-        for i, column in enumerate(columns)
-        if column.dtype.kind == "f" and not np.isnan(column).all()
-    }
-    return max(sizes, key=sizes.__getitem__) if sizes else None
-
-
 def _overflow(signature: Signature, inputs: Inputs) -> InvalidInputError:
-    index = _largest(inputs)
-    assert index is not None  # _is_overflow has looked
-    issue = InputIssue(
-        "numbers that the model can compute with", "a number so large that it overflows inside", None,
-        signature.names[index],
-    )  # fmt: skip
-    return InvalidInputError([issue])
+    """Name the column of the largest number, if that is so large that it must be the one."""
+    columns = inputs.values() if isinstance(inputs, dict) else inputs.T
+    sizes = [float(np.nanmax(np.abs(column), initial=0.0)) if column.dtype.kind == "f" else 0.0 for column in columns]
+    largest = int(np.argmax(sizes))
+    column = signature.names[largest] if sizes[largest] > IMPLAUSIBLE else None
+    return InvalidInputError(
+        [InputIssue("numbers that the model can compute with", "one that becomes NaN or infinite inside", None, column)]
+    )

@@ -32,9 +32,15 @@ def infer_signature(estimator: Any, example: Mapping[str, Any] | None = None) ->
         names = tuple(str(name) for name in named)
     elif n_features is not None:
         names = tuple(f"x{i}" for i in range(int(n_features)))
+    elif takes_texts(estimator):
+        names = ("text",)
     else:
         names = tuple(example or ())  # nobody else tells
-    fields = _fields(first_step(estimator), names)
+    step = first_step(estimator)
+    if takes_texts(estimator):
+        fields: tuple[Field, ...] = (Field("text", "string", learnt_from=type(step).__name__),)
+    else:
+        fields = _fields(step, names)
     row = None
     if example is not None:
         if set(example) != set(names):
@@ -70,6 +76,47 @@ def first_step(estimator: Any) -> Any:
             estimator = next((step for _, step in steps if step is not None and not isinstance(step, str)), None)
         else:
             return estimator
+
+
+_PLACES_IN_THE_DATA = (
+    "_fit_X", "mean_", "center_", "data_min_", "statistics_",
+    "theta_", "means_", "cluster_centers_", "support_vectors_",
+)  # fmt: skip
+"""Attributes in which a fitted estimator keeps rows of its data, or the middle of them."""
+
+
+def typical_row(estimator: Any, n_features: int) -> tuple[float, ...] | None:
+    """A row like those of the fitting, to four digits, if the first step keeps anything to make one of."""
+    step = first_step(estimator)
+    for name in _PLACES_IN_THE_DATA:
+        value = _attribute(step, name)
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape[-1:] == (n_features,):
+            return _rounded(value.reshape(-1, n_features)[0])
+    trees = [tree for part in _trees(step) if (tree := _attribute(part, "tree_")) is not None]
+    if not trees:
+        return None
+    splits, thresholds = (np.concatenate([getattr(tree, name) for tree in trees]) for name in ("feature", "threshold"))
+    found = [thresholds[splits == i] for i in range(n_features)]
+    return _rounded(np.array([np.median(values) if len(values) else 0.0 for values in found]))
+
+
+def _trees(step: Any) -> list[Any]:
+    """The step itself, or the first few estimators that it is made of."""
+    parts = _attribute(step, "estimators_")
+    return [step] if parts is None else list(np.asarray(parts, dtype=object).ravel()[:10])
+
+
+def _rounded(row: Any) -> tuple[float, ...] | None:
+    return tuple(float(f"{value:.4g}") for value in row) if np.isfinite(row).all() else None
+
+
+def takes_texts(estimator: Any) -> bool:
+    """Whether it was fitted on a list of texts, and not on a table."""
+    try:
+        tags = first_step(estimator).__sklearn_tags__().input_tags
+    except Exception:  # noqa: BLE001 - no tags, no knowledge
+        return False
+    return bool(tags.string and not tags.two_d_array)
 
 
 def _attribute(estimator: Any, name: str) -> Any:
@@ -204,5 +251,9 @@ def _classes(estimator: Any) -> tuple[tuple[Label, ...], ...] | None:
 
 def _labels(classes: Any) -> tuple[Label, ...]:
     return tuple(
-        label if isinstance(label, str | int | float | bool) else str(label) for label in np.asarray(classes).tolist()
+        label if isinstance(label, str | int | float | bool) else _text(label) for label in np.asarray(classes).tolist()
     )
+
+
+def _text(label: Any) -> str:
+    return label.decode("utf-8", "replace") if isinstance(label, bytes) else str(label)
