@@ -71,8 +71,6 @@ def train(folder: Path, console: Console) -> Path:
     accuracy = model.score(_named(X_held_out, names), y_held_out)
     path = folder / "iris_v1.0.0.joblib"
     joblib.dump(model, path)
-    example = "\n".join(f"{name} = {value}" for name, value in zip(names, X_held_out[0], strict=True))
-    (folder / "iris_v1.0.0.manifest.toml").write_text(f"[example]\n{example}\n", encoding="utf-8")
     console.print(
         f"Trained a scikit-learn pipeline on {len(X)} iris flowers; "
         f"it names {accuracy:.0%} of {HELD_OUT} others rightly.\nSaved as {path.name}, and now served from there.\n"
