@@ -37,7 +37,7 @@ SIGINT (Ctrl-C) and SIGTERM stop a server: it takes no more connections, finishe
 
 SIGHUP makes a server of one process read the model file again, as `POST /model/reload` does; the log has the answer.
 With `--workers N` send it to the parent, which replaces the workers one by one. If the file cannot be loaded, the
-version before goes on. A terminal that is closed sends SIGHUP too, so the server outlives it.
+version before goes on. A terminal that is closed stops the server that was started in it.
 """
 
 

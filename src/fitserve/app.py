@@ -38,6 +38,7 @@ from fitserve.protocols.base import (
 )
 from fitserve.protocols.problems import answer, problem
 from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
+from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
 from fitserve.store.catalog import Catalog
 from fitserve.store.lifecycle import Lifecycle, adopt_model
@@ -123,6 +124,7 @@ class FitserveApp(FastAPI):
         self._is_standalone = is_standalone
         self._is_watching = is_watching
         self._openapi_key: Any = None
+        self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
         super().__init__(
             title="fitserve",
             version=importlib.metadata.version("fitserve"),
@@ -242,13 +244,16 @@ class FitserveApp(FastAPI):
         assert current is not None  # it has just been loaded
         is_main_thread = threading.current_thread() is threading.main_thread()
         if is_main_thread and not _is_one_of_several():  # else the parent of the workers takes it
-            reloads: set[asyncio.Task[None]] = set()  # the loop itself keeps no task alive
+            had_terminal = has_terminal()
 
-            def start_reload() -> None:
-                reloads.add(task := asyncio.create_task(self._reload()))
-                task.add_done_callback(reloads.discard)
+            def hang_up() -> None:
+                if had_terminal and not has_terminal():
+                    signal.raise_signal(signal.SIGTERM)  # somebody closed the window
+                else:
+                    self._tasks.add(task := asyncio.create_task(self._reload()))
+                    task.add_done_callback(self._tasks.discard)
 
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, start_reload)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
         # In each of its full rounds the collector would look through all that has been imported.
         gc.collect()
         gc.freeze()
@@ -262,14 +267,11 @@ class FitserveApp(FastAPI):
             await self._reload()
 
     async def _reload(self) -> None:
-        """Reload and tell the log; a file that cannot be served changes nothing."""
+        """Reload; a file that cannot be served changes nothing, and the log tells why."""
         try:
-            loaded, previous = await self.services.lifecycle.reload(self.services.executor.run)
+            await self.services.lifecycle.reload(self.services.executor.run)
         except FitserveError as exc:
             logger.error("%s", exc)  # noqa: TRY400 - a user's mistake has no trace
-        else:
-            is_same = loaded is previous
-            logger.info("the model file has %schanged: version %s serves", "not " * is_same, loaded.version)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document: the owner's routes, and ours as the model that serves has them."""

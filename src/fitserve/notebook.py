@@ -59,7 +59,7 @@ def serve(
             raise SettingsError(msg)
     if host in {"127.0.0.1", "localhost", "::1"}:
         settings.setdefault("debug", True)
-    chosen, _ = read_settings({"host": host, "port": port, **settings})
+    chosen, _ = read_settings({"host": host, "port": port, **settings}, flags_are="the call of serve")
     app = create_app(model, name=name, version=version, settings=chosen)
     return ServedModel(app, chosen)
 

@@ -87,7 +87,7 @@ class Settings(BaseSettings):
     cors_credentials: bool = Field(
         default=False, description="Let pages of cors_origins send cookies. Refused together with *."
     )
-    root_path: str = Field(default="", description="The path prefix that a proxy in front takes away.")
+    root_path: str = Field(default="", description="The path prefix that a proxy in front takes away, such as /ml.")
     inference_threads: int = Field(
         default=0,
         ge=0,
@@ -134,6 +134,7 @@ class Settings(BaseSettings):
 def read_settings(
     flags: Mapping[str, Any] | None = None,
     *,
+    flags_are: str = "flag {flag}",
     environ: Mapping[str, str] | None = None,
     directory: Path | None = None,
 ) -> tuple[Settings, dict[str, str]]:
@@ -141,6 +142,7 @@ def read_settings(
 
     Args:
         flags: values given on the command line; None means not given.
+        flags_are: what their origin is called, where they come from elsewhere.
         environ: the environment; the process's own by default.
         directory: where ``.env`` and ``fitserve.toml`` are looked for; the working directory by default.
 
@@ -154,7 +156,7 @@ def read_settings(
     directory = directory or Path.cwd()
     values: dict[str, Any] = {}
     origins: dict[str, str] = dict.fromkeys(Settings.model_fields, "default")
-    for layer, names in _layers(flags or {}, os.environ if environ is None else environ, directory):
+    for layer, names in _layers(flags or {}, flags_are, os.environ if environ is None else environ, directory):
         for field, value in layer.items():
             if field not in values:
                 values[field], origins[field] = (
@@ -169,7 +171,9 @@ def read_settings(
         raise SettingsError(_explain(exc, origins)) from exc
 
 
-def _layers(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Path) -> list[tuple[dict[str, Any], str]]:
+def _layers(
+    flags: Mapping[str, Any], flags_are: str, environ: Mapping[str, str], directory: Path
+) -> list[tuple[dict[str, Any], str]]:
     """Each source's values by field name, the strongest first, with a template for the name of the origin."""
     env = {
         name: value
@@ -192,7 +196,7 @@ def _layers(flags: Mapping[str, Any], environ: Mapping[str, str], directory: Pat
         prefixed = [name for name in variables if name.startswith(PREFIX)]
         _refuse_unknown(prefixed, [f"{PREFIX}{field.upper()}" for field in Settings.model_fields], place)
     return [
-        ({field: value for field, value in flags.items() if value is not None}, "flag {flag}"),
+        ({field: value for field, value in flags.items() if value is not None}, flags_are),
         (_variables(env, PREFIX), "environment {prefixed}"),
         (_bare(_variables(env, "")), "environment {bare}"),
         (_variables(dotenv, PREFIX), f"{DOTENV_FILE} {{prefixed}}"),

@@ -198,7 +198,10 @@ def test_the_example_is_like_the_data_where_the_model_keeps_any():
     scaled = snapshot(make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y))
     forest = snapshot(RandomForestClassifier(5, random_state=0).fit(X, Y))
 
-    assert scaled.signature.example_row() == (5.843, 3.057, 3.758, 1.199)
+    neighbours = snapshot(KNeighborsClassifier().fit(X, Y))
+
+    assert scaled.signature.example_row() == neighbours.signature.example_row() == (5.843, 3.057, 3.758, 1.199)
+    assert neighbours.signature.example_row() not in X.tolist(), "a row of the data may be somebody's"
     assert all(X[:, i].min() < value < X[:, i].max() for i, value in enumerate(forest.signature.example_row()))
 
 
@@ -310,6 +313,18 @@ def test_the_example_names_the_features_that_a_model_does_not_tell():
 
     assert served.signature.names == ("gain", "loss")
     assert served.predict(served.signature.check([{"loss": 1, "gain": 5}])).predictions.tolist() == [4]
+
+
+class Plan:
+    def predict(self, X):
+        return [row[0] for row in X]
+
+
+def test_the_example_also_tells_their_kinds():
+    served = load(artifact(pickle.dumps(Plan()), example={"plan": "pro", "is_new": True, "age": 3}))
+
+    assert [field.kind for field in served.signature.inputs] == ["string", "boolean", "number"]
+    assert served.predict(served.signature.check([["basic", False, 7]])).predictions.tolist() == ["basic"]
 
 
 def test_plain_and_compressed_pickles_load():

@@ -64,8 +64,8 @@ def test_the_manifest_wins_over_the_file_name(tmp_path):
     [
         ("name = ", "not valid TOML"),
         ('nmae = "x"', "unknown key 'nmae'; did you mean 'name'\\?"),
-        ('version = "1 2"', "version: String should match"),
-        ('version = "1\\n2"', "version: String should match"),
+        ('version = "1 2"', "version: wanted letters, digits"),
+        ('version = "1\\n2"', "version: wanted letters, digits"),
     ],
 )
 def test_a_wrong_manifest_is_refused(tmp_path, manifest, told):

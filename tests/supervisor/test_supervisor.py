@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import signal
+import subprocess
 from pathlib import Path
 
 import joblib
+import pytest
 from e2e import servers
 from sklearn.linear_model import LogisticRegression
 
@@ -60,6 +63,60 @@ def test_sighup_with_a_broken_file_changes_nothing(models, tmp_path):
         servers.wait_until(lambda: servers.children(process.pid) == first, 30)
 
         assert client.post("/predict", json=ROW).status_code == 200
+
+
+BROKEN = """
+class Model:
+    n_features_in_ = 4
+
+    def predict(self, X):
+        raise RuntimeError
+"""
+
+
+def test_sighup_with_a_model_that_answers_nothing_changes_nothing(models, tmp_path, monkeypatch):
+    (tmp_path / "broken_model.py").write_text(BROKEN)
+    monkeypatch.syspath_prepend(tmp_path)
+    import broken_model
+
+    path = tmp_path / "model_v1.joblib"
+    shutil.copy(models / "iris_v1.2.3.joblib", path)
+    with servers.running(KIND, path, tmp_path, PYTHONPATH=str(tmp_path)) as (client, process, log):
+        first = servers.children(process.pid)
+        joblib.dump(broken_model.Model(), path)
+        refused = client.post("/model/reload")
+        process.send_signal(signal.SIGHUP)
+
+        servers.wait_until(lambda: "could not replace" in log.read_text(), 30)
+        servers.wait_until(lambda: servers.children(process.pid) == first, 30)
+
+        assert refused.status_code == 422
+        assert client.post("/predict", json=ROW).status_code == 200
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_it_stops_when_its_terminal_is_closed(workers, models, tmp_path):
+    ours, theirs = pty.openpty()
+    command = [
+        str(servers.BIN / "fitserve"),
+        "run",
+        str(models / "iris_v1.2.3.joblib"),
+        "--port",
+        "0",
+        "--workers",
+        workers,
+    ]
+    process = subprocess.Popen(
+        ["setsid", "--ctty", *command], stdin=theirs, stdout=theirs, stderr=theirs, cwd=tmp_path
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while b"Ctrl-C" not in shown:
+        shown += os.read(ours, 65536)
+    os.close(ours)
+
+    # 0 as on SIGTERM; 1 if it could not print any more; by the signal itself if it had not settled in yet.
+    assert process.wait(30) in {0, 1, -signal.SIGHUP}
 
 
 def test_workers_stop_with_a_killed_supervisor(models, tmp_path):

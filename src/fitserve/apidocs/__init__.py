@@ -34,7 +34,7 @@ def add_pages(app: FastAPI) -> None:
         root = request.scope.get("root_path", "").rstrip("/")
         page = get_swagger_ui_html(
             openapi_url=f"{root}{app.openapi_url}",
-            title=app.title,
+            title=app.openapi()["info"]["title"],
             swagger_js_url=f"{root}/docs/swagger-ui-bundle.js",
             swagger_css_url=f"{root}/docs/swagger-ui.css",
             swagger_favicon_url=f"{root}/docs/favicon.png",
@@ -46,7 +46,7 @@ def add_pages(app: FastAPI) -> None:
         root = request.scope.get("root_path", "").rstrip("/")
         page = get_redoc_html(
             openapi_url=f"{root}{app.openapi_url}",
-            title=app.title,
+            title=app.openapi()["info"]["title"],
             redoc_js_url=f"{root}/docs/redoc.standalone.js",
             redoc_favicon_url=f"{root}/docs/favicon.png",
             with_google_fonts=False,

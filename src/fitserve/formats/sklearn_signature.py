@@ -39,6 +39,8 @@ def infer_signature(estimator: Any, example: Mapping[str, Any] | None = None) ->
     step = first_step(estimator)
     if takes_texts(estimator):
         fields: tuple[Field, ...] = (Field("text", "string", learnt_from=type(step).__name__),)
+    elif named is None and n_features is None:
+        fields = tuple(_told(name, value) for name, value in (example or {}).items())
     else:
         fields = _fields(step, names)
     row = None
@@ -54,6 +56,12 @@ def infer_signature(estimator: Any, example: Mapping[str, Any] | None = None) ->
         classes=_classes(estimator),
         example=row,
     )
+
+
+def _told(name: str, value: Any) -> Field:
+    """The field that the author's example tells of, where the model does not."""
+    kinds: dict[type, Kind] = {str: "string", bool: "boolean"}
+    return Field(name, kinds.get(type(value), "number"), learnt_from="manifest")
 
 
 def final_step(estimator: Any) -> Any:
@@ -82,7 +90,10 @@ _PLACES_IN_THE_DATA = (
     "_fit_X", "mean_", "center_", "data_min_", "statistics_",
     "theta_", "means_", "cluster_centers_", "support_vectors_",
 )  # fmt: skip
-"""Attributes in which a fitted estimator keeps rows of its data, or the middle of them."""
+"""Attributes in which a fitted estimator keeps rows of its data, or the middle of them.
+
+Only their mean is used: a row itself may be somebody's, and the example is public.
+"""
 
 
 def typical_row(estimator: Any, n_features: int) -> tuple[float, ...] | None:
@@ -91,7 +102,7 @@ def typical_row(estimator: Any, n_features: int) -> tuple[float, ...] | None:
     for name in _PLACES_IN_THE_DATA:
         value = _attribute(step, name)
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape[-1:] == (n_features,):
-            return _rounded(value.reshape(-1, n_features)[0])
+            return _rounded(value.reshape(-1, n_features).mean(axis=0))
     trees = [tree for part in _trees(step) if (tree := _attribute(part, "tree_")) is not None]
     if not trees:
         return None

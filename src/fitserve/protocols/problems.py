@@ -162,7 +162,8 @@ def _without_surrogates(value: Any) -> Any:
 def _log_fault(exc: BaseException, exchange: Exchange, *, is_debug: bool) -> None:
     """Log where it happened, whoever formats the line; what the error says only if ``is_debug``."""
     cause = exc.__cause__ or exc
-    shown = cause if is_debug else ModelFailedError(f"{type(cause).__name__}; its text may hold values: debug = true")
+    kind = type(cause).__name__
+    shown = cause if is_debug else ModelFailedError(f"{kind}, whose text may hold values: debug = true shows it")
     logger.error(
         "%s %s failed: %s",
         exchange.scope["method"],

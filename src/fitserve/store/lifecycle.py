@@ -205,14 +205,16 @@ class Lifecycle:
             self._is_reloading = False
         current = self._catalog.current
         if current is not None and (current.digest, current.version) == (loaded.digest, loaded.version):
+            logger.info("the model file has not changed: version %s goes on", current.version)
             return current, current
-        if self._is_one_of_several:
-            msg = (
-                "the file can be served, but this process is one of several workers and the others would keep "
-                "the old version: send SIGHUP to their parent process, which replaces all of them"
-            )
-            raise ConflictError(msg)
         if current is not None and not loaded.trial.has_answered and current.trial.has_answered:
             msg = f"the new model is not served: {loaded.trial.failure}; the version before goes on"
             raise ArtifactError(msg)
+        if self._is_one_of_several:
+            msg = (
+                "the file can be served, but this process is one of several workers and the others would keep "
+                "the old version: send SIGHUP to their parent process, which replaces all of them, or restart it"
+            )
+            raise ConflictError(msg)
+        logger.info("the model file has changed: version %s serves", loaded.version)
         return loaded, self._catalog.switch(loaded)

@@ -130,4 +130,6 @@ def _explain(error: dict[str, Any]) -> str:
     if error["type"] == "extra_forbidden":
         hint = did_you_mean(name, Manifest.model_fields)
         return f"unknown key {name!r}" + (f"; {hint}" if hint else "")
+    if error["type"] == "string_pattern_mismatch":
+        return f"{name}: wanted letters, digits and . _ + -, at most 64, beginning with a letter or digit"
     return f"{name}: {error['msg']}"

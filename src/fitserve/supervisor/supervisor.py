@@ -13,6 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import FitserveError
+from fitserve.server.terminal import has_terminal
 from fitserve.supervisor.worker import run_worker
 
 if TYPE_CHECKING:
@@ -45,8 +46,9 @@ class _Worker:
 class Supervisor:
     """Keeps ``settings.workers`` processes serving one listening socket.
 
-    SIGTERM and SIGINT stop all of them, letting each finish what is in flight. SIGHUP replaces
-    them one by one: a new one has loaded the model before an old one stops. Runs in the main thread.
+    SIGTERM, SIGINT and the closing of the terminal stop all of them, letting each finish what is in
+    flight. SIGHUP replaces them one by one: a new one has loaded the model before an old one stops.
+    Runs in the main thread.
     """
 
     def __init__(self, settings: Settings, listener: socket.socket) -> None:
@@ -60,6 +62,7 @@ class Supervisor:
         self._facts: dict[str, Any] = {}
         self._has_started = False
         self._is_stopping = False
+        self._had_terminal = has_terminal()
 
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Serve until a signal stops it.
@@ -156,7 +159,7 @@ class Supervisor:
 
     def _take_signals(self, numbers: bytes) -> None:
         for number in numbers:
-            if number == signal.SIGHUP:
+            if number == signal.SIGHUP and not (self._had_terminal and not has_terminal()):
                 self._to_replace = [worker for worker in self._workers if not worker.is_stopping]
                 logger.info("SIGHUP: replacing %d workers one by one", len(self._to_replace))
             else:
@@ -164,7 +167,8 @@ class Supervisor:
 
     def _start(self, replaces: _Worker | None = None) -> None:
         ours, theirs = self._context.Pipe()
-        process = self._context.Process(target=run_worker, args=(self._settings, self._listener, theirs))
+        must_answer = replaces is not None and self._facts["is_ready"]
+        process = self._context.Process(target=run_worker, args=(self._settings, self._listener, theirs, must_answer))
         process.start()
         theirs.close()
         self._workers.append(_Worker(process, ours, time.monotonic(), replaces=replaces))

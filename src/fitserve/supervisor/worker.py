@@ -17,8 +17,11 @@ if TYPE_CHECKING:
     from fitserve.settings import Settings
 
 
-def run_worker(settings: Settings, listener: socket.socket, supervisor: Connection) -> None:
-    """Serve on a socket that the supervisor owns. Sends ``("ready", facts)`` or ``("failed", why)`` once."""
+def run_worker(settings: Settings, listener: socket.socket, supervisor: Connection, must_answer: bool) -> None:  # noqa: FBT001 - spawn passes by position
+    """Serve on a socket that the supervisor owns. Sends ``("ready", facts)`` or ``("failed", why)`` once.
+
+    With ``must_answer``, a model that has not answered a test row counts as failed: the one before did.
+    """
     from fitserve.app import FitserveApp
     from fitserve.observe.logs import choose_format, configure_logging
     from fitserve.protocols.native import describe_model, example_request
@@ -32,6 +35,9 @@ def run_worker(settings: Settings, listener: socket.socket, supervisor: Connecti
         loaded = app.services.lifecycle.start()
     except FitserveError as exc:
         supervisor.send(("failed", str(exc)))
+        return
+    if must_answer and not loaded.trial.has_answered:
+        supervisor.send(("failed", f"the new model is not served: {loaded.trial.failure}"))
         return
     server = make_server(app, settings)
     threading.Thread(target=_stop_with_supervisor, args=(supervisor,), daemon=True).start()
