@@ -23,7 +23,7 @@ from sklearn.mixture import GaussianMixture
 from sklearn.model_selection import GridSearchCV
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures, StandardScaler
 from sklearn.utils import all_estimators
 
 from fitserve.errors import ArtifactError, InvalidInputError
@@ -230,7 +230,7 @@ def test_labels_of_bytes_are_text():
 
 
 def test_a_broken_model_is_not_the_callers():
-    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(X, Y)
+    model = make_pipeline(PolynomialFeatures(1), LogisticRegression(max_iter=1000)).fit(X, Y)
     served = snapshot(model)
     served._estimator[-1].coef_ = served._estimator[-1].coef_[:, :2]
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitserve.errors import ArtifactError, InputIssue, InvalidInputError
+from fitserve.formats.sklearn_plain import PlainForm, plain_form
 from fitserve.formats.sklearn_signature import final_step, infer_signature, takes_texts, typical_row
 from fitserve.types import ModelFacts, Outputs
 
@@ -61,6 +62,7 @@ class SklearnModel:
         self._estimator = estimator
         self._has_proba = has_method(estimator, "predict_proba")
         self._takes_texts = takes_texts(estimator)
+        self._plain: PlainForm | None = None
         self._is_argmax = False
         self._classes: NDArray[Any] = np.empty(0)
         self.is_library_code = packages <= LIBRARIES
@@ -138,6 +140,8 @@ class SklearnModel:
         if self._has_proba and n_outputs == 0 and is_known:
             self._classes = np.asarray(final.classes_)
             self._is_argmax = _same(trial, self._outputs(self._table(self._test_inputs), is_argmax=True))
+        if self.signature.is_numeric and self.is_library_code and not self._frame_columns:
+            self._plain = plain_form(self._estimator, self.signature.example_row())
 
     def _tried_nulls(self) -> tuple[Field, ...]:
         """The inputs, those that take no null after all being marked so.
@@ -192,9 +196,11 @@ class SklearnModel:
         return inputs
 
     def _outputs(self, X: Any, *, is_argmax: bool | None = None) -> Outputs:
+        raw = None if self._plain is None else self._plain(X)
         if not self._has_proba:
-            return Outputs(_array(self._estimator.predict(X)))
-        raw = self._estimator.predict_proba(X)
+            return Outputs(_array(self._estimator.predict(X) if raw is None else raw))
+        if raw is None:
+            raw = self._estimator.predict_proba(X)
         if self._is_argmax if is_argmax is None else is_argmax:
             return self._argmax(X, np.asarray(raw))
         predictions = _array(self._estimator.predict(X))

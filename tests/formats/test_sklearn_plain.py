@@ -1,0 +1,107 @@
+"""The plain form gives the bits that scikit-learn gives, or is not used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from sklearn.datasets import load_breast_cancer, load_diabetes, load_iris
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import (
+    BayesianRidge,
+    ElasticNet,
+    HuberRegressor,
+    Lasso,
+    LinearRegression,
+    LogisticRegression,
+    LogisticRegressionCV,
+    Ridge,
+    SGDRegressor,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
+
+from fitserve.errors import InvalidInputError
+from fitserve.formats.sklearn import snapshot
+from fitserve.formats.sklearn_plain import PlainForm, _is_exact, _model, plain_form
+
+IRIS, CANCER, DIABETES = (load(return_X_y=True) for load in (load_iris, load_breast_cancer, load_diabetes))
+
+CASES = {
+    "three classes": (LogisticRegression(max_iter=1000), IRIS),
+    "two classes": (LogisticRegression(max_iter=10_000), CANCER),
+    "two classes, liblinear": (LogisticRegression(solver="liblinear"), CANCER),
+    "cross-validated": (LogisticRegressionCV(max_iter=2000, use_legacy_attributes=False), IRIS),
+    "standard scaler": (make_pipeline(StandardScaler(), LogisticRegression()), IRIS),
+    "standard scaler without mean": (make_pipeline(StandardScaler(with_mean=False), LogisticRegression()), CANCER),
+    "standard scaler without deviation": (make_pipeline(StandardScaler(with_std=False), Ridge()), DIABETES),
+    "min-max scaler": (make_pipeline(MinMaxScaler(), LogisticRegression()), CANCER),
+    "three scalers": (make_pipeline(RobustScaler(), MaxAbsScaler(), "passthrough", Ridge()), DIABETES),
+    "linear regression": (LinearRegression(), DIABETES),
+    "lasso": (Lasso(), DIABETES),
+    "elastic net": (ElasticNet(), DIABETES),
+    "Bayesian": (BayesianRidge(), DIABETES),
+    "Huber": (make_pipeline(StandardScaler(), HuberRegressor()), DIABETES),
+    "gradient descent": (make_pipeline(StandardScaler(), SGDRegressor(random_state=0)), DIABETES),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(("estimator", "data"), CASES.values(), ids=CASES.keys())
+def test_it_gives_the_same_bits(estimator, data):
+    X, y = data
+    model = estimator.fit(X, y)
+    served = snapshot(model)
+    assert served._plain is not None
+
+    for table in (X, X[:1], X[5:6] * 1e6, X * -3, np.zeros((2, X.shape[1]))):
+        outputs = served.predict(table)
+        np.testing.assert_array_equal(outputs.predictions, model.predict(table))
+        if hasattr(model, "predict_proba"):
+            np.testing.assert_array_equal(outputs.probabilities[0], model.predict_proba(table))
+
+
+def test_several_outputs_keep_their_shape():
+    X, y = DIABETES
+    model = LinearRegression().fit(X, np.column_stack([y, -y]))
+    served = snapshot(model)
+
+    np.testing.assert_array_equal(served.predict(X).predictions, model.predict(X))
+    assert served.signature.n_outputs == 2
+
+
+class Contrary(LogisticRegression):
+    def predict_proba(self, X):
+        return super().predict_proba(X)[:, ::-1]
+
+
+@pytest.mark.parametrize(
+    "estimator",
+    [
+        RandomForestClassifier(3),
+        make_pipeline(PolynomialFeatures(2), LogisticRegression(max_iter=2000)),
+        make_pipeline(MinMaxScaler(clip=True), LogisticRegression()),
+        Contrary(max_iter=1000),
+    ],
+)
+def test_others_have_none(estimator):
+    X, y = IRIS
+
+    assert plain_form(estimator.fit(X, y), tuple(X.mean(axis=0))) is None
+
+
+def test_a_form_that_is_off_by_a_bit_is_not_used():
+    X, y = IRIS
+    model = LogisticRegression(max_iter=1000).fit(X, y)
+    right, wrong = (PlainForm(scalers, _model(model)) for scalers in ([], [lambda X: np.nextafter(X, np.inf)]))
+
+    assert _is_exact(right, model, X.mean(axis=0))
+    assert not _is_exact(wrong, model, X.mean(axis=0))
+
+
+def test_what_overflows_in_a_scaler_is_refused_as_by_the_estimator():
+    X, y = IRIS
+    served = snapshot(make_pipeline(RobustScaler(), LogisticRegression()).fit(X * 1e-300, y))
+    assert served._plain is not None
+
+    with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="becomes NaN or infinite"):
+        served.predict(served.signature.check([[1e30, 1, 1, 1]]))
