@@ -30,7 +30,10 @@ CASES = {
     "three classes": (LogisticRegression(max_iter=1000), IRIS),
     "two classes": (LogisticRegression(max_iter=10_000), CANCER),
     "two classes, liblinear": (LogisticRegression(solver="liblinear"), CANCER),
-    "cross-validated": (LogisticRegressionCV(max_iter=2000, use_legacy_attributes=False), IRIS),
+    "cross-validated": (
+        LogisticRegressionCV(max_iter=2000, l1_ratios=(0,), use_legacy_attributes=False, scoring="accuracy"),
+        IRIS,
+    ),
     "standard scaler": (make_pipeline(StandardScaler(), LogisticRegression()), IRIS),
     "standard scaler without mean": (make_pipeline(StandardScaler(with_mean=False), LogisticRegression()), CANCER),
     "standard scaler without deviation": (make_pipeline(StandardScaler(with_std=False), Ridge()), DIABETES),
@@ -99,8 +102,9 @@ def test_a_form_that_is_off_by_a_bit_is_not_used():
 
 
 def test_what_overflows_in_a_scaler_is_refused_as_by_the_estimator():
-    X, y = IRIS
-    served = snapshot(make_pipeline(RobustScaler(), LogisticRegression()).fit(X * 1e-300, y))
+    model = make_pipeline(StandardScaler(), LogisticRegression()).fit(*IRIS)
+    model[0].scale_ = np.full(4, 1e-280)
+    served = snapshot(model)
     assert served._plain is not None
 
     with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="becomes NaN or infinite"):
