@@ -19,10 +19,11 @@ MIXED = Signature(
         Field("plan", "string", categories=("x", "y"), is_closed=True),
         Field("is_new", "boolean"),
         Field("other", "any"),
+        Field("passed", "numeric"),
         Field("grade", "number", categories=(1, 2), is_closed=True),
     )
 )
-GOOD = {"age": 3, "city": "Paris", "plan": "x", "is_new": True, "other": 7.5, "grade": 2}
+GOOD = {"age": 3, "city": "Paris", "plan": "x", "is_new": True, "other": 7.5, "passed": True, "grade": 2}
 
 anything = st.one_of(
     st.none(),
@@ -90,6 +91,7 @@ def test_a_mixed_table_becomes_columns():
     assert columns["city"].tolist() == ["Paris", None]
     assert columns["is_new"].tolist() == [True, True]
     assert columns["other"].tolist() == [7.5, "text"]
+    np.testing.assert_array_equal(columns["passed"], [1.0, 1.0])
     np.testing.assert_array_equal(columns["grade"], [2.0, 2.0])
 
 
@@ -106,6 +108,8 @@ def test_a_mixed_table_becomes_columns():
         ("other", [1], "came a list of 1 value"),
         ("other", float("inf"), "not finite"),
         ("grade", 3, "wanted one of: 1, 2"),
+        ("passed", "yes", "wanted a finite number or a boolean; came a string"),
+        ("passed", 1e39, "came a larger one"),
     ],
 )
 def test_a_value_of_the_wrong_type_is_named(column, value, told):

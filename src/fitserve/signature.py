@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Kind: TypeAlias = Literal["number", "string", "boolean", "any"]
+Kind: TypeAlias = Literal["number", "numeric", "string", "boolean", "any"]
+"""``numeric`` takes booleans as well: the column went through no step that says what it was at fitting."""
 Label: TypeAlias = str | int | float | bool
 Inputs: TypeAlias = "NDArray[np.float64] | dict[str, NDArray[Any]]"
 """A checked table: a matrix (n_rows, n_features) where every field is a number, else columns by name."""
@@ -35,19 +36,21 @@ EXACT_INTEGERS = 2.0**53 - 1
 
 _ACCEPTED: dict[Kind, frozenset[type]] = {
     "number": frozenset({int, float}),
+    "numeric": frozenset({int, float, bool}),
     "string": frozenset({str}),
     "boolean": frozenset({bool}),
     "any": frozenset({int, float, str, bool}),
 }
 _WANTED: dict[Kind, str] = {
     "number": "a finite number",
+    "numeric": "a finite number or a boolean",
     "string": "a string",
     "boolean": "true or false",
     "any": "a number, a string or a boolean",
 }
 
 
-_EXAMPLES: dict[Kind, Label] = {"number": 0.0, "string": "", "boolean": False, "any": 0.0}
+_EXAMPLES: dict[Kind, Label] = {"number": 0.0, "numeric": 0.0, "string": "", "boolean": False, "any": 0.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +102,7 @@ class Field:
         return None
 
     def _hint(self, value: object) -> str | None:
-        if self.kind == "number" and isinstance(value, str):
+        if self.kind in {"number", "numeric"} and isinstance(value, str):
             return "numbers are never read out of strings: send it without quotes"
         if self.kind == "number" and isinstance(value, bool):
             return "send 1 or 0"
@@ -209,7 +212,8 @@ class Signature:
     def _arrays(self, rows: Sequence[Sequence[Any]], *, is_checked: bool = False) -> Inputs | None:
         """The arrays, or None when a value does not fit."""
         if self.is_numeric:
-            X = _numbers(rows, chain.from_iterable(rows), is_nullable=self._is_nullable, is_checked=is_checked)
+            allowed = _NUMBERS_AND_NULL if self._is_nullable else _ACCEPTED["number"]
+            X = _numbers(rows, chain.from_iterable(rows), allowed, is_checked=is_checked)
             # Some columns take nulls and some do not: here they are NaN already.
             if X is not None and self._is_nullable and self._required and np.isnan(X[:, self._required]).any():
                 return None
@@ -268,11 +272,11 @@ class Signature:
 
 
 def _numbers(
-    values: Sequence[Any], flat: chain[Any] | Sequence[Any], *, is_nullable: bool, is_checked: bool
+    values: Sequence[Any], flat: chain[Any] | Sequence[Any], allowed: frozenset[type], *, is_checked: bool
 ) -> NDArray[np.float64] | None:
     """Numbers and nulls as float64, nulls as NaN; None when a value is not a number that fits."""
     kinds = set(map(type, flat))
-    if not is_checked and not kinds <= (_NUMBERS_AND_NULL if is_nullable else _ACCEPTED["number"]):
+    if not is_checked and not kinds <= allowed:
         return None
     array = np.array(values, dtype=np.float64)
     if is_checked:
@@ -293,8 +297,9 @@ def _column(column: Field, values: tuple[Any, ...], *, is_checked: bool) -> NDAr
     """One column as an array: float64 for numbers, else objects; None when a value does not fit."""
     if column.is_closed and not is_checked:
         return None
-    if column.kind == "number":
-        return _numbers(values, values, is_nullable=column.is_nullable, is_checked=is_checked)
+    if column.kind in {"number", "numeric"}:
+        allowed = _ACCEPTED[column.kind] | ({type(None)} if column.is_nullable else set())
+        return _numbers(values, values, allowed, is_checked=is_checked)
     if not is_checked:
         kinds = set(map(type, values))
         # Numbers of a column of any kind must be looked at one by one.

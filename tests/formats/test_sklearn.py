@@ -164,8 +164,20 @@ def test_columns_of_a_table_are_learnt_from_their_transformers():
     assert (fields["age"].kind, fields["age"].is_nullable) == ("number", True)
     assert (fields["size"].kind, fields["size"].is_nullable) == ("number", False), "NaN would reach the classifier"
     assert (fields["city"].kind, fields["city"].categories, fields["city"].is_nullable) == ("string", ("a", "b"), True)
-    assert fields["free"].is_nullable, "a column that is dropped may be anything"
+    assert (fields["free"].kind, fields["free"].is_nullable) == ("any", True), (
+        "a column that is dropped may be anything"
+    )
     assert fields["age"].learnt_from == "ColumnTransformer.filled"
+
+
+def test_a_column_that_is_passed_to_a_numeric_model_takes_numbers_and_booleans():
+    table = pd.DataFrame({"text": ["good x", "bad y"] * 4, "flag": [True, False] * 4, "size": [1.0, 2.0] * 4})
+    columns = ColumnTransformer([("words", TfidfVectorizer(), "text")], remainder="passthrough")
+    served = snapshot(make_pipeline(columns, LogisticRegression()).fit(table, [0, 1] * 4))
+
+    assert [field.kind for field in served.signature.inputs] == ["string", "numeric", "numeric"]
+    outputs = served.predict(served.signature.check([["good", True, 1], ["bad", 0, 2.5]]))
+    assert outputs.predictions.tolist() == [0, 1]
 
 
 def test_nulls_are_taken_where_the_model_takes_them():

@@ -22,14 +22,20 @@ def mixed_columns():
     import pandas as pd
 
     table = pd.DataFrame(
-        {"age": [20.0, 30.0, None, 50.0] * 5, "city": ["Bern", "Ulm", None, "Linz"] * 5, "plan": ["a", "b"] * 10}
+        {
+            "age": [20.0, 30.0, None, 50.0] * 5,
+            "city": ["Bern", "Ulm", None, "Linz"] * 5,
+            "plan": ["a", "b"] * 10,
+            "is_new": [True, False] * 10,
+        }
     )
     columns = ColumnTransformer(
         [
             ("number", SimpleImputer(), ["age"]),
             ("open", OneHotEncoder(handle_unknown="ignore"), ["city"]),
             ("closed", OrdinalEncoder(), ["plan"]),
-        ]
+        ],
+        remainder="passthrough",
     )
     return make_pipeline(columns, LogisticRegression()).fit(table, ["no", "yes"] * 10)
 

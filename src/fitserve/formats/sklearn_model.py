@@ -126,6 +126,7 @@ class SklearnModel:
             trial = self._outputs(self._table(self._test_inputs))
         except (Exception, SystemExit):  # noqa: BLE001 - told by the warm-up
             return
+        self.signature = replace(self.signature, inputs=self._tried_texts())
         self.signature = replace(self.signature, inputs=self._tried_nulls())
         classes = self.signature.classes
         n_outputs = trial.predictions.shape[1] if trial.predictions.ndim > 1 else 0
@@ -142,6 +143,20 @@ class SklearnModel:
             self._is_argmax = _same(trial, self._outputs(self._table(self._test_inputs), is_argmax=True))
         if self.signature.is_numeric and self.is_library_code and not self._frame_columns:
             self._plain = plain_form(self._estimator, self.signature.example_row())
+
+    def _tried_texts(self) -> tuple[Field, ...]:
+        """The inputs, those of any kind that take no text after all being marked numeric.
+
+        A column that is passed through tells nothing of itself; the steps behind it do.
+        """
+        return tuple(
+            replace(column, kind="numeric") if column.kind == "any" and not self._takes(column.name, "a") else column
+            for column in self.signature.inputs
+        )
+
+    def _takes(self, name: str, value: Label) -> bool:
+        row = zip(self.signature.names, self.signature.example_row(), strict=True)
+        return self._answers([value if column == name else known for column, known in row])
 
     def _tried_nulls(self) -> tuple[Field, ...]:
         """The inputs, those that take no null after all being marked so.

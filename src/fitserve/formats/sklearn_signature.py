@@ -159,6 +159,8 @@ def _transformed(transformer: Any, names: list[str], origin: str) -> dict[str, F
     is_dropped = transformer == "drop"
     if isinstance(transformer, str):
         return {name: Field(name, "any", is_nullable=is_dropped, learnt_from=origin) for name in names}
+    if takes_texts(transformer):
+        return {name: Field(name, "string", learnt_from=origin) for name in names}
     steps = [step for _, step in (_attribute(transformer, "steps") or [("", transformer)])]
     imputers = [step for step in steps if _attribute(step, "statistics_") is not None]
     fills_missing = bool(imputers)

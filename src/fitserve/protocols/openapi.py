@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import MAX_ISSUES
-from fitserve.signature import MAX_MAGNITUDE, Field, Label, Signature
+from fitserve.signature import MAX_MAGNITUDE, Field, Kind, Label, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -145,12 +145,19 @@ def object_of(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = (
     }
 
 
+_JSON_TYPES: dict[Kind, tuple[str, ...]] = {
+    "number": ("number",),
+    "numeric": ("number", "boolean"),
+    "string": ("string",),
+    "boolean": ("boolean",),
+    "any": ("number", "string", "boolean"),
+}
+
+
 def field_schema(field: Field) -> Schema:
     """One input value."""
     bounds: Schema = {"minimum": -MAX_MAGNITUDE, "maximum": MAX_MAGNITUDE}
-    types: list[str] = {
-        "number": ["number"], "string": ["string"], "boolean": ["boolean"], "any": ["number", "string", "boolean"],
-    }[field.kind]  # fmt: skip
+    types = list(_JSON_TYPES[field.kind])
     if field.is_closed and field.categories is not None:
         return {"enum": [*field.categories, *([None] if field.is_nullable else [])]}
     if field.is_nullable:
