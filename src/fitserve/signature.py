@@ -58,7 +58,8 @@ class Field:
     """One input column.
 
     ``categories`` are the values seen at fitting, where the model keeps them; ``is_closed``
-    says that any other value is an error of the model, so that it is refused before.
+    says that any other value is an error of the model, so that it is refused before. ``largest``
+    is the largest magnitude of a number.
     """
 
     name: str
@@ -67,6 +68,7 @@ class Field:
     categories: tuple[Label, ...] | None = None
     is_closed: bool = False
     learnt_from: str = ""
+    largest: float = MAX_MAGNITUDE
 
     @property
     def example(self) -> Label:
@@ -93,9 +95,9 @@ class Field:
         return None
 
     def _number_issue(self, value: float, row: int | None) -> InputIssue | None:
-        if not abs(value) <= MAX_MAGNITUDE:  # also when it is NaN
+        if not abs(value) <= self.largest:  # also when it is NaN
             came = "a larger one" if math.isfinite(value) else "a number that is not finite"
-            return InputIssue(f"a number between ±{MAX_MAGNITUDE:.3g}", came, row, self.name)
+            return InputIssue(f"a number between ±{self.largest:.3g}", came, row, self.name)
         if isinstance(value, int) and int(float(value)) != value:
             came = "an integer beyond 2^53 that a 64-bit float cannot hold exactly"
             return InputIssue(_WANTED[self.kind], came, row, self.name)
@@ -141,6 +143,7 @@ class Signature:
     is_numeric: bool = field(init=False, repr=False)
     _is_nullable: bool = field(init=False, repr=False)
     _required: list[int] = field(init=False, repr=False)
+    _largest: float = field(init=False, repr=False)
     _pick: Callable[[dict[str, Any]], tuple[Any, ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -153,6 +156,7 @@ class Signature:
             "names": names,
             "class_names": self.classes and tuple(tuple(map(label_name, labels)) for labels in self.classes),
             "is_numeric": all(column.kind == "number" and not column.is_closed for column in self.inputs),
+            "_largest": min((column.largest for column in self.inputs), default=MAX_MAGNITUDE),
             "_required": [i for i, column in enumerate(self.inputs) if not column.is_nullable],
             "_is_nullable": any(column.is_nullable for column in self.inputs),
             "_pick": pick,
@@ -213,7 +217,7 @@ class Signature:
         """The arrays, or None when a value does not fit."""
         if self.is_numeric:
             allowed = _NUMBERS_AND_NULL if self._is_nullable else _ACCEPTED["number"]
-            X = _numbers(rows, chain.from_iterable(rows), allowed, is_checked=is_checked)
+            X = _numbers(rows, chain.from_iterable(rows), allowed, self._largest, is_checked=is_checked)
             # Some columns take nulls and some do not: here they are NaN already.
             if X is not None and self._is_nullable and self._required and np.isnan(X[:, self._required]).any():
                 return None
@@ -272,7 +276,12 @@ class Signature:
 
 
 def _numbers(
-    values: Sequence[Any], flat: chain[Any] | Sequence[Any], allowed: frozenset[type], *, is_checked: bool
+    values: Sequence[Any],
+    flat: chain[Any] | Sequence[Any],
+    allowed: frozenset[type],
+    largest: float,
+    *,
+    is_checked: bool,
 ) -> NDArray[np.float64] | None:
     """Numbers and nulls as float64, nulls as NaN; None when a value is not a number that fits."""
     kinds = set(map(type, flat))
@@ -285,7 +294,7 @@ def _numbers(
     if type(None) in kinds:
         magnitude = magnitude[~np.isnan(magnitude)]
     # A comparison with NaN is false, so this also refuses what is not finite.
-    if not (magnitude <= (EXACT_INTEGERS if int in kinds else MAX_MAGNITUDE)).all():
+    if not (magnitude <= (min(EXACT_INTEGERS, largest) if int in kinds else largest)).all():
         return None
     return array
 
@@ -299,7 +308,7 @@ def _column(column: Field, values: tuple[Any, ...], *, is_checked: bool) -> NDAr
         return None
     if column.kind in {"number", "numeric"}:
         allowed = _ACCEPTED[column.kind] | ({type(None)} if column.is_nullable else set())
-        return _numbers(values, values, allowed, is_checked=is_checked)
+        return _numbers(values, values, allowed, column.largest, is_checked=is_checked)
     if not is_checked:
         kinds = set(map(type, values))
         # Numbers of a column of any kind must be looked at one by one.

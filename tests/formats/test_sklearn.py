@@ -29,6 +29,7 @@ from sklearn.utils import all_estimators
 from fitserve.errors import ArtifactError, InvalidInputError
 from fitserve.formats.sklearn import load, snapshot
 from fitserve.formats.sklearn_model import ARGMAX_CLASSIFIERS
+from fitserve.signature import MAX_MAGNITUDE
 from fitserve.types import Artifact
 
 X, Y = load_iris(return_X_y=True)
@@ -189,13 +190,32 @@ def test_nulls_are_taken_where_the_model_takes_them():
 def test_finite_values_that_overflow_inside_are_the_callers():
     model = make_pipeline(StandardScaler(), RandomForestClassifier(3)).fit(X * 1e-6, Y)
     served = snapshot(model)
-    table = served.signature.check([[1, 2, 3e38, 4]])
+    table = np.array([[1, 2, 3e38, 4]])  # which the signature would have refused
 
     with (
         np.errstate(all="ignore"),
         pytest.raises(InvalidInputError, match="column 'x2'.*becomes NaN or infinite inside"),
     ):
         served.predict(table)
+
+
+@pytest.mark.parametrize(
+    ("model", "largest"),
+    [
+        (LogisticRegression(max_iter=1000), MAX_MAGNITUDE),
+        (RandomForestClassifier(3), MAX_MAGNITUDE),
+        (make_pipeline(StandardScaler(), RandomForestClassifier(3)), 1e30),
+        (make_pipeline(PolynomialFeatures(20), LinearRegression()), 1e15),
+    ],
+)
+def test_numbers_are_bounded_where_the_model_answers(model, largest):
+    served = snapshot(model.fit(X[:, :1], Y))
+
+    with np.errstate(all="ignore"):
+        served.predict(served.signature.check([[largest], [-largest]]))
+
+    with pytest.raises(InvalidInputError):
+        served.signature.check([[largest * 1.01]])
 
 
 def test_a_logarithm_is_tried_with_ones_and_refuses_a_negative_number():

@@ -108,4 +108,4 @@ def test_what_overflows_in_a_scaler_is_refused_as_by_the_estimator():
     assert served._plain is not None
 
     with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="becomes NaN or infinite"):
-        served.predict(served.signature.check([[1e30, 1, 1, 1]]))
+        served.predict(np.array([[1e30, 1, 1, 1]]))

@@ -11,6 +11,7 @@ import numpy as np
 from fitserve.errors import ArtifactError, InputIssue, InvalidInputError
 from fitserve.formats.sklearn_plain import PlainForm, plain_form
 from fitserve.formats.sklearn_signature import final_step, infer_signature, takes_texts, typical_row
+from fitserve.signature import MAX_MAGNITUDE
 from fitserve.types import ModelFacts, Outputs
 
 if TYPE_CHECKING:
@@ -37,6 +38,9 @@ SVC, for one, is not: its probabilities come from another model than its labels.
 
 IMPLAUSIBLE = 1e15
 """A number this large is named when a model overflows; with smaller ones any column may be the cause."""
+
+MAGNITUDES = (MAX_MAGNITUDE, 1e30, 1e15, 1e9)
+"""The bounds that are tried for a model's numbers, the largest first."""
 
 TIE = 1e-6
 """Two probabilities nearer than this may change places by rounding: then predict itself decides."""
@@ -128,6 +132,7 @@ class SklearnModel:
             return
         self.signature = replace(self.signature, inputs=self._tried_texts())
         self.signature = replace(self.signature, inputs=self._tried_nulls())
+        self.signature = replace(self.signature, inputs=self._tried_magnitudes())
         classes = self.signature.classes
         n_outputs = trial.predictions.shape[1] if trial.predictions.ndim > 1 else 0
         if n_outputs and trial.probabilities and len(classes or ()) == 1:  # multi-label: yes or no, each output
@@ -168,6 +173,21 @@ class SklearnModel:
         if not nullable or self._takes_nulls(nullable):
             return inputs
         return tuple(replace(c, is_nullable=c.is_nullable and self._takes_nulls([c])) for c in inputs)
+
+    def _tried_magnitudes(self) -> tuple[Field, ...]:
+        """The inputs, bounded where the model answers: squares and trees of float32 end before float64 does."""
+        inputs = self.signature.inputs
+        if not self.is_library_code:
+            return inputs
+        for largest in MAGNITUDES:
+            rows = (
+                [sign * largest if c.kind in {"number", "numeric"} and not c.is_closed else c.example for c in inputs]
+                for sign in (1.0, -1.0)
+            )
+            with np.errstate(all="ignore"):  # that something overflows is what is asked
+                if all(map(self._answers, rows)):
+                    return tuple(replace(column, largest=largest) for column in inputs)
+        return inputs
 
     def _takes_nulls(self, columns: list[Field]) -> bool:
         chosen = {column.name for column in columns}

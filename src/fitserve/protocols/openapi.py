@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import MAX_ISSUES
-from fitserve.signature import MAX_MAGNITUDE, Field, Kind, Label, Signature
+from fitserve.signature import Field, Kind, Label, Signature
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -156,7 +156,7 @@ _JSON_TYPES: dict[Kind, tuple[str, ...]] = {
 
 def field_schema(field: Field) -> Schema:
     """One input value."""
-    bounds: Schema = {"minimum": -MAX_MAGNITUDE, "maximum": MAX_MAGNITUDE}
+    bounds: Schema = {"minimum": -field.largest, "maximum": field.largest}
     types = list(_JSON_TYPES[field.kind])
     if field.is_closed and field.categories is not None:
         return {"enum": [*field.categories, *([None] if field.is_nullable else [])]}
