@@ -71,7 +71,7 @@ def test_every_request_error_has_a_status():
 
 def test_no_page_names_a_place_of_its_making():
     for page in PAGES:
-        assert not re.search(r"/work/|/root/|/tmp/", page.read_text()), page
+        assert not re.search(r"/home/|/root/|/tmp/", page.read_text()), page
 
 
 def test_the_console_blocks_name_commands_that_exist():
