@@ -48,8 +48,6 @@ _WANTED: dict[Kind, str] = {
     "boolean": "true or false",
     "any": "a number, a string or a boolean",
 }
-
-
 _EXAMPLES: dict[Kind, Label] = {"number": 0.0, "numeric": 0.0, "string": "", "boolean": False, "any": 0.0}
 
 

@@ -123,6 +123,22 @@ def test_names_are_learnt_and_no_frame_is_built_for_a_numeric_library_model():
     np.testing.assert_array_equal(outputs.probabilities[0], model.predict_proba(table))
 
 
+def test_a_numeric_model_with_names_is_served_without_pandas(models):
+    script = (
+        "import sys\n"
+        "class NoPandas:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'pandas': raise ModuleNotFoundError(name)\n"
+        "sys.meta_path.insert(0, NoPandas())\n"
+        "from pathlib import Path; from fitserve.store.lifecycle import load_model\n"
+        f"loaded = load_model(Path({str(models / 'diabetes.joblib')!r}))\n"
+        "assert loaded.trial.has_answered\n"
+        "assert any(loaded.model.signature.example_row()), 'made of the means of the scaler, as with pandas'"
+    )
+
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
 def by_name(frame):
     return frame[["b"]] * 2
 

@@ -51,6 +51,16 @@ def test_sighup_replaces_every_worker_with_the_changed_file(models, tmp_path):
     assert predictions == ["high"] * 20
 
 
+def test_sighup_while_it_starts_ends_in_as_many_workers(models, tmp_path):
+    with servers.running(KIND, models / "iris_v1.2.3.joblib", tmp_path) as (_, process, log):
+        process.send_signal(signal.SIGHUP)  # one is ready, the other may not be
+        servers.wait_until(lambda: "SIGHUP: replacing" in log.read_text(), 30)
+
+        servers.wait_until(lambda: "is served at" in log.read_text(), 30)
+        servers.wait_until(lambda: len(servers.children(process.pid)) == 2, 60)
+        assert process.poll() is None
+
+
 def test_sighup_with_a_broken_file_changes_nothing(models, tmp_path):
     path = tmp_path / "model_v1.joblib"
     shutil.copy(models / "iris_v1.2.3.joblib", path)

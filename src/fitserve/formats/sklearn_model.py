@@ -10,7 +10,7 @@ import numpy as np
 
 from fitserve.errors import ArtifactError, InputIssue, InvalidInputError
 from fitserve.formats.sklearn_plain import PlainForm, plain_form
-from fitserve.formats.sklearn_signature import final_step, infer_signature, takes_texts, typical_row
+from fitserve.formats.sklearn_signature import class_in_sklearn, final_step, infer_signature, takes_texts, typical_row
 from fitserve.signature import MAX_MAGNITUDE
 from fitserve.types import ModelFacts, Outputs
 
@@ -80,10 +80,10 @@ class SklearnModel:
         except InvalidInputError as exc:
             msg = f"has a manifest whose example does not fit the model: {exc}"
             raise ArtifactError(msg) from exc
-        if signature.example is None:
+        if not (signature.is_named and self._is_served_without_names(parts)):
+            if signature.is_named:
+                _require_pandas()
             self._choose_example()
-        if signature.is_named and not self._is_served_without_names(parts):
-            _require_pandas()
         self._settle()
 
     def predict(self, inputs: Inputs) -> Outputs:
@@ -99,11 +99,13 @@ class SklearnModel:
                 raise _overflow(self.signature, inputs) from exc
             raise
 
-    def _choose_example(self) -> None:
-        """Take the first row that the model answers: a typical one, zeros, or ones.
+    def _choose_example(self) -> bool:
+        """Take the first row that the model answers: the author's, or a typical one, zeros, or ones.
 
         Zeros are nothing to a logarithm, and have no neighbours in most data.
         """
+        if self.signature.example is not None:
+            return self._answers(self.signature.example)
         zeros = self.signature.example_row()
         ones = tuple(1.0 if value == 0.0 and not isinstance(value, bool) else value for value in zeros)
         typical = typical_row(self._estimator, len(zeros)) if self.signature.is_numeric else None
@@ -111,7 +113,8 @@ class SklearnModel:
             if self._answers(row):
                 self._test_inputs = self.signature.check([list(row)])
                 self.signature = replace(self.signature, example=row)
-                return
+                return True
+        return False
 
     def _answers(self, row: Sequence[Label | None]) -> bool:
         """Whether the model gets through a row; what it raises otherwise, the warm-up tells."""
@@ -142,8 +145,7 @@ class SklearnModel:
             classes = tuple(tuple(range(part.shape[1])) for part in trial.probabilities)
         self.signature = replace(self.signature, n_outputs=n_outputs, classes=classes)
         final = final_step(self._estimator)
-        is_known = type(final).__name__ in ARGMAX_CLASSIFIERS and type(final).__module__.startswith("sklearn.")
-        if self._has_proba and n_outputs == 0 and is_known:
+        if self._has_proba and n_outputs == 0 and class_in_sklearn(final) in ARGMAX_CLASSIFIERS:
             self._classes = np.asarray(final.classes_)
             self._is_argmax = _same(trial, self._outputs(self._table(self._test_inputs), is_argmax=True))
         if self.signature.is_numeric and self.is_library_code and not self._frame_columns:
@@ -155,13 +157,15 @@ class SklearnModel:
         A column that is passed through tells nothing of itself; the steps behind it do.
         """
         return tuple(
-            replace(column, kind="numeric") if column.kind == "any" and not self._takes(column.name, "a") else column
+            replace(column, kind="numeric") if column.kind == "any" and not self._takes([column], "a") else column
             for column in self.signature.inputs
         )
 
-    def _takes(self, name: str, value: Label) -> bool:
+    def _takes(self, columns: list[Field], value: Label | None) -> bool:
+        """Whether the model answers the example with ``value`` in these columns."""
+        chosen = {column.name for column in columns}
         row = zip(self.signature.names, self.signature.example_row(), strict=True)
-        return self._answers([value if column == name else known for column, known in row])
+        return self._answers([value if name in chosen else known for name, known in row])
 
     def _tried_nulls(self) -> tuple[Field, ...]:
         """The inputs, those that take no null after all being marked so.
@@ -170,9 +174,9 @@ class SklearnModel:
         """
         inputs = self.signature.inputs
         nullable = [column for column in inputs if column.is_nullable]
-        if not nullable or self._takes_nulls(nullable):
+        if not nullable or self._takes(nullable, None):
             return inputs
-        return tuple(replace(c, is_nullable=c.is_nullable and self._takes_nulls([c])) for c in inputs)
+        return tuple(replace(c, is_nullable=c.is_nullable and self._takes([c], None)) for c in inputs)
 
     def _tried_magnitudes(self) -> tuple[Field, ...]:
         """The inputs, bounded where the model answers: squares and trees of float32 end before float64 does."""
@@ -188,11 +192,6 @@ class SklearnModel:
                 if all(map(self._answers, rows)):
                     return tuple(replace(column, largest=largest) for column in inputs)
         return inputs
-
-    def _takes_nulls(self, columns: list[Field]) -> bool:
-        chosen = {column.name for column in columns}
-        row = zip(self.signature.names, self.signature.example_row(), strict=True)
-        return self._answers([None if name in chosen else value for name, value in row])
 
     def _is_served_without_names(self, parts: list[Any]) -> bool:
         """Take the names out of an estimator that needs none, so that it is given the bare matrix.
@@ -210,13 +209,12 @@ class SklearnModel:
             if "feature_names_in_" in getattr(part, "__dict__", {})
         ]
         self._frame_columns = None
-        try:
-            self._outputs(self._table(self._test_inputs))
-        except Exception:  # noqa: BLE001 - it needs the frame after all
-            for part, names in taken:
-                part.__dict__["feature_names_in_"] = names
-            self._frame_columns = list(self.signature.names)
-        return self._frame_columns is None
+        if self._choose_example():
+            return True
+        for part, names in taken:  # it needs the frame after all
+            part.__dict__["feature_names_in_"] = names
+        self._frame_columns = list(self.signature.names)
+        return False
 
     def _table(self, inputs: Inputs) -> Any:
         """What the estimator was fitted on: a frame for one fitted with names, else an array."""

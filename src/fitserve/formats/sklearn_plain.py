@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
+from fitserve.formats.sklearn_signature import class_in_sklearn
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -70,13 +72,8 @@ def _is_exact(form: PlainForm, estimator: Any, example: NDArray[np.float64]) -> 
         return False
 
 
-def _kind(step: Any) -> str | None:
-    """The name of a class of scikit-learn's own; None for any other, subclasses included."""
-    return type(step).__name__ if type(step).__module__.startswith("sklearn.") else None
-
-
 def _scaler(step: Any) -> Step | None:
-    match _kind(step):
+    match class_in_sklearn(step):
         case "StandardScaler":
             mean = step.mean_ if step.with_mean else 0.0
             scale = step.scale_ if step.with_std else 1.0
@@ -96,7 +93,7 @@ def _scaler(step: Any) -> Step | None:
 
 
 def _model(step: Any) -> Step | None:
-    kind = _kind(step)
+    kind = class_in_sklearn(step)
     if kind not in _LOGISTIC | _LINEAR:
         return None
     weights, intercept = step.coef_.T, step.intercept_

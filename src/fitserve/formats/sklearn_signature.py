@@ -64,6 +64,11 @@ def _told(name: str, value: Any) -> Field:
     return Field(name, kinds.get(type(value), "number"), learnt_from="manifest")
 
 
+def class_in_sklearn(step: object) -> str | None:
+    """The name of a class of scikit-learn's own; None for any other, subclasses included."""
+    return type(step).__name__ if type(step).__module__.startswith("sklearn.") else None
+
+
 def final_step(estimator: Any) -> Any:
     """The estimator that predicts: the last step of a pipeline, the winner of a search."""
     while True:

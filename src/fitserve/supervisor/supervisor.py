@@ -106,10 +106,14 @@ class Supervisor:
             if state == "ended":
                 self._workers.remove(worker)
                 worker.pipe.close()
+                for other in self._workers:
+                    if other.replaces is worker:  # nothing is left to stop: it is one like the others
+                        other.replaces = None
         n_missing = self._settings.workers - sum(not w.is_stopping and w.replaces is None for w in self._workers)
         if n_missing > 0 and time.monotonic() >= self._start_after_s:
             self._start()
-        self._replace_next()
+        if self._has_started:
+            self._replace_next()
 
     def _note_failure(self, worker: _Worker, why: str) -> None:
         """A worker could not start, or ended without being told to.
