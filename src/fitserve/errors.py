@@ -5,7 +5,8 @@
     FitserveError
     ├── SettingsError                 a setting is unknown or out of bounds
     ├── ArtifactError                 a model file cannot be served
-    │   └── ArtifactNotFoundError     there is no such file
+    │   ├── ArtifactNotFoundError     there is no such file
+    │   └── UntrustedArtifactError    the trust policy does not let it be loaded
     ├── RequestError                  the caller's mistake
     │   ├── MalformedBodyError        the body is not what its media type says
     │   ├── UnsupportedMediaTypeError the body is of a type that is not read here
@@ -46,6 +47,20 @@ class ArtifactError(FitserveError):
 
 class ArtifactNotFoundError(ArtifactError):
     """There is no model file at the given place."""
+
+
+class UntrustedArtifactError(ArtifactError):
+    """The trust policy does not let these bytes be loaded. Nothing of them has run.
+
+    Attributes:
+        digest: sha256 of the file, in hex: what ``--pin`` would take.
+        missing: the full names that it needs and that are not allowed: what ``--allow`` would take.
+    """
+
+    def __init__(self, reason: str, *, digest: str, missing: Sequence[str] = ()) -> None:
+        self.digest = digest
+        self.missing = tuple(missing)
+        super().__init__(reason)
 
 
 class RequestError(FitserveError):

@@ -22,8 +22,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-Kind: TypeAlias = Literal["number", "numeric", "string", "boolean", "any"]
+Kind: TypeAlias = Literal["number", "numeric", "string", "boolean", "datetime", "any"]
 """``numeric`` takes booleans as well: the column went through no step that says what it was at fitting."""
+OutputName: TypeAlias = Literal["predict", "predict_proba", "decision_function", "score_samples", "transform"]
+"""What a model may be asked for, by the name of scikit-learn's method."""
+
 Label: TypeAlias = str | int | float | bool
 Inputs: TypeAlias = "NDArray[np.float64] | dict[str, NDArray[Any]]"
 """A checked table: a matrix (n_rows, n_features) where every field is a number, else columns by name."""
@@ -123,6 +126,7 @@ class Signature:
             model of several; None for a regressor.
         n_outputs: how many values one prediction has; 0 means a single bare value.
         has_probabilities: whether the model gives a probability for each class.
+        outputs: what can be asked for; ``predict`` is first, ``transform`` for a pure transformer.
         example: a row that fits, where the manifest gives one.
         names: of the inputs.
         class_names: the classes as keys of a JSON object.
@@ -135,6 +139,7 @@ class Signature:
     classes: tuple[tuple[Label, ...], ...] | None = None
     n_outputs: int = 0
     has_probabilities: bool = False
+    outputs: tuple[OutputName, ...] = ("predict",)
     example: tuple[Label | None, ...] | None = None
     names: tuple[str, ...] = field(init=False, repr=False)
     class_names: tuple[tuple[str, ...], ...] | None = field(init=False, repr=False)

@@ -27,10 +27,11 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, Polynomial
 from sklearn.utils import all_estimators
 
 from fitserve.errors import ArtifactError, InvalidInputError
+from fitserve.estimators.model import ARGMAX_CLASSIFIERS
 from fitserve.formats.sklearn import load, snapshot
-from fitserve.formats.sklearn_model import ARGMAX_CLASSIFIERS
 from fitserve.signature import MAX_MAGNITUDE
-from fitserve.types import Artifact
+from fitserve.trust.policy import TrustPolicy
+from fitserve.types import Artifact, Declared
 
 X, Y = load_iris(return_X_y=True)
 
@@ -114,7 +115,7 @@ def test_a_search_and_a_pipeline_are_looked_through():
 def test_names_are_learnt_and_no_frame_is_built_for_a_numeric_library_model():
     table = pd.DataFrame(X, columns=["a", "b", "c", "d"])
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(table, Y)
-    served = load(artifact(dumped(model)))
+    served = load(artifact(dumped(model)), TrustPolicy())
 
     outputs = served.predict(served.signature.check(X.tolist()))  # warnings are errors here
 
@@ -293,7 +294,7 @@ def test_the_warning_of_another_version_becomes_a_fact():
     older = data.replace(sklearn.__version__.encode(), b"1.0.2")
     assert older != data
 
-    facts = load(artifact(older)).facts
+    facts = load(artifact(older), TrustPolicy()).facts
 
     assert facts.libraries["scikit-learn"] == ("1.0.2", sklearn.__version__)
     assert "fitted with scikit-learn 1.0.2" in facts.warnings[0]
@@ -324,7 +325,7 @@ REFUSED = {
 @pytest.mark.parametrize(("data", "told"), REFUSED.values(), ids=REFUSED.keys())
 def test_what_cannot_be_served_is_refused_in_words(data, told):
     with pytest.raises(ArtifactError, match=told):
-        load(artifact(data))
+        load(artifact(data), TrustPolicy())
 
 
 def test_a_class_of_main_is_named(tmp_path):
@@ -336,19 +337,19 @@ def test_a_class_of_main_is_named(tmp_path):
     subprocess.run([sys.executable, "-c", script], check=True)
 
     with pytest.raises(ArtifactError, match=r"notebook or script .*Mine.*move it into a module"):
-        load(artifact((tmp_path / "m.joblib").read_bytes()))
+        load(artifact((tmp_path / "m.joblib").read_bytes()), TrustPolicy())
 
 
 def test_the_example_of_the_manifest_is_the_test_row():
     model = LogisticRegression(max_iter=1000).fit(pd.DataFrame(X, columns=list("abcd")), Y)
 
-    served = load(artifact(dumped(model), example={"b": 2, "a": 1, "d": 4, "c": 3}))
+    served = load(artifact(dumped(model), declared=Declared(example={"b": 2, "a": 1, "d": 4, "c": 3})), TrustPolicy())
 
     assert served.signature.example_row() == (1, 2, 3, 4)
     with pytest.raises(ArtifactError, match="must name each feature once: a, b, c, d"):
-        load(artifact(dumped(model), example={"a": 1}))
+        load(artifact(dumped(model), declared=Declared(example={"a": 1})), TrustPolicy())
     with pytest.raises(ArtifactError, match="example does not fit the model: column 'c': wanted a finite number"):
-        load(artifact(dumped(model), example={"b": 2, "a": 1, "d": 4, "c": "3"}))
+        load(artifact(dumped(model), declared=Declared(example={"b": 2, "a": 1, "d": 4, "c": "3"})), TrustPolicy())
 
 
 class Bare:
@@ -357,7 +358,7 @@ class Bare:
 
 
 def test_the_example_names_the_features_that_a_model_does_not_tell():
-    served = load(artifact(pickle.dumps(Bare()), example={"gain": 2, "loss": 0.5}))
+    served = load(artifact(pickle.dumps(Bare()), declared=Declared(example={"gain": 2, "loss": 0.5})), TrustPolicy())
 
     assert served.signature.names == ("gain", "loss")
     assert served.predict(served.signature.check([{"loss": 1, "gain": 5}])).predictions.tolist() == [4]
@@ -369,7 +370,10 @@ class Plan:
 
 
 def test_the_example_also_tells_their_kinds():
-    served = load(artifact(pickle.dumps(Plan()), example={"plan": "pro", "is_new": True, "age": 3}))
+    served = load(
+        artifact(pickle.dumps(Plan()), declared=Declared(example={"plan": "pro", "is_new": True, "age": 3})),
+        TrustPolicy(),
+    )
 
     assert [field.kind for field in served.signature.inputs] == ["string", "boolean", "number"]
     assert served.predict(served.signature.check([["basic", False, 7]])).predictions.tolist() == ["basic"]
@@ -381,4 +385,4 @@ def test_plain_and_compressed_pickles_load():
     joblib.dump(model, file, compress=("gzip", 3))
 
     for data in (pickle.dumps(model), file.getvalue()):
-        np.testing.assert_array_equal(load(artifact(data)).predict(X).predictions, model.predict(X))
+        np.testing.assert_array_equal(load(artifact(data), TrustPolicy()).predict(X).predictions, model.predict(X))

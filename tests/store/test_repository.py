@@ -55,7 +55,7 @@ def test_the_manifest_wins_over_the_file_name(tmp_path):
     artifact = read_artifact(tmp_path / "model_v1.0.pkl")
 
     assert (artifact.name, artifact.version) == ("churn", "7.1")
-    assert artifact.example == {"a": 1}
+    assert artifact.declared.example == {"a": 1}
     assert artifact.metadata == {"owner": "risk"}
 
 

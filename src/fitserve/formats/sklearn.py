@@ -14,14 +14,15 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, FitserveError
+from fitserve.estimators.model import EstimatorModel, has_method
 from fitserve.formats.base import Format
-from fitserve.formats.sklearn_model import SklearnModel, has_method
 
 if TYPE_CHECKING:
+    from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
 
 
-def load(artifact: Artifact) -> SklearnModel:
+def load(artifact: Artifact, policy: TrustPolicy) -> EstimatorModel:  # noqa: ARG001 - replaced by the unpickler of trust
     """Load a fitted estimator from the artifact's bytes.
 
     Raises:
@@ -36,20 +37,22 @@ def load(artifact: Artifact) -> SklearnModel:
         except (Exception, SystemExit) as exc:  # a pickle may raise anything
             raise ArtifactError(_explain(exc)) from exc
     _refuse_unservable(estimator, "holds")
-    return SklearnModel(estimator, caught=[warning.message for warning in caught], example=artifact.example)
+    return EstimatorModel(estimator, caught=[warning.message for warning in caught], example=artifact.declared.example)
 
 
-FORMAT = Format(name="scikit-learn", suffixes=(".joblib", ".pkl", ".pickle"), load=load)
+FORMAT = Format(
+    name="pickle", suffixes=(".joblib", ".pkl", ".pickle"), matches=lambda _: True, load=load, holds_code=True
+)
 
 
-def snapshot(estimator: object) -> SklearnModel:
+def snapshot(estimator: object) -> EstimatorModel:
     """Wrap a copy of a live estimator, so that refitting the original changes no answer.
 
     Raises:
         ArtifactError: it has no predict, or is not fitted.
     """
     _refuse_unservable(estimator, "is")
-    return SklearnModel(copy.deepcopy(estimator))
+    return EstimatorModel(copy.deepcopy(estimator))
 
 
 def _refuse_unservable(estimator: object, verb: str) -> None:

@@ -23,6 +23,7 @@ from fitserve.plugins import discover
 from fitserve.store.catalog import Catalog, LoadedModel, Trial
 from fitserve.store.cost import Cost
 from fitserve.store.repository import IDENTIFIER, digest_version, read_artifact
+from fitserve.trust.policy import TrustPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,7 +45,7 @@ def load_model(path: Path) -> LoadedModel:
         ArtifactError: the file cannot be served; the text names no path.
     """
     artifact = read_artifact(path)
-    model = _format_of(path).load(artifact)
+    model = _format_of(path).load(artifact, TrustPolicy())
     return LoadedModel(
         name=artifact.name,
         version=artifact.version,

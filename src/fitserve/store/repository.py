@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fitserve.errors import ArtifactError, ArtifactNotFoundError, did_you_mean
-from fitserve.types import Artifact
+from fitserve.types import Artifact, Declared
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -58,7 +58,8 @@ def read_artifact(path: Path) -> Artifact:
         version=manifest.version or version or digest_version(digest),
         digest=digest,
         data=data,
-        example=manifest.example,
+        file_name=path.name,
+        declared=Declared(example=manifest.example),
         metadata=manifest.metadata,
     )
 

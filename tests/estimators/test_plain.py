@@ -21,8 +21,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, PolynomialFeatures, RobustScaler, StandardScaler
 
 from fitserve.errors import InvalidInputError
+from fitserve.estimators.plain import PlainForm, _is_exact, _model, plain_form
 from fitserve.formats.sklearn import snapshot
-from fitserve.formats.sklearn_plain import PlainForm, _is_exact, _model, plain_form
 
 IRIS, CANCER, DIABETES = (load(return_X_y=True) for load in (load_iris, load_breast_cancer, load_diabetes))
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitserve.errors import ArtifactError, InputIssue, InvalidInputError
-from fitserve.formats.sklearn_plain import PlainForm, plain_form
-from fitserve.formats.sklearn_signature import class_in_sklearn, final_step, infer_signature, takes_texts, typical_row
+from fitserve.estimators.plain import PlainForm, plain_form
+from fitserve.estimators.signature import class_in_sklearn, final_step, infer_signature, takes_texts, typical_row
 from fitserve.signature import MAX_MAGNITUDE
 from fitserve.types import ModelFacts, Outputs
 
@@ -46,7 +46,7 @@ TIE = 1e-6
 """Two probabilities nearer than this may change places by rounding: then predict itself decides."""
 
 
-class SklearnModel:
+class EstimatorModel:
     """An object with scikit-learn's ``predict``, fitted, which it owns.
 
     Raises:
@@ -86,7 +86,7 @@ class SklearnModel:
             self._choose_example()
         self._settle()
 
-    def predict(self, inputs: Inputs) -> Outputs:
+    def predict(self, inputs: Inputs, asked: Sequence[str] = ()) -> Outputs:  # noqa: ARG002 - nothing else is offered yet
         """Predict labels or values, and probabilities where the model has them, calling it once if it allows.
 
         Raises:

@@ -1,0 +1,1 @@
+"""Processes that may compute and little else."""
