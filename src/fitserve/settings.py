@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotations
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 from pydantic_settings import (
@@ -34,6 +34,13 @@ DOTENV_FILE = ".env"
 BARE_NAMES = ("model_path", "host", "port", "workers", "log_level", "debug", "max_batch_size")
 """Settings that are also read from an environment variable without the prefix (``PORT``)."""
 
+ENVIRONMENT_ONLY = ("trust_any_confirmed",)
+"""Settings that no flag and no file sets: who can set the environment of a server owns it."""
+
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
+
+_NAME = r"[A-Za-z_]\w*"
+
 KUBERNETES_LINK = re.compile(r"FITSERVE_(SERVICE_HOST|SERVICE_PORT\w*|PORT_\d+_(TCP|UDP|SCTP)\w*)")
 """Variables that Kubernetes sets in every pod when a Service is named ``fitserve``.
 
@@ -42,12 +49,19 @@ Source: https://kubernetes.io/docs/concepts/services-networking/service/#environ
 
 
 def _split(value: object) -> object:
-    """Read ``a,b`` as two strings: JSON is hard to quote in a shell."""
-    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    """Read ``a,b`` as two strings, alone or in a list: JSON is hard to quote in a shell."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    if isinstance(value, list | tuple):
+        return [part for item in value for part in (_split(item) if isinstance(item, str) else [item])]  # type: ignore[attr-defined]
+    return value
 
 
 def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
+
+
+Listed: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
 class Settings(BaseSettings):
@@ -77,11 +91,46 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         default=16 * 2**20, ge=1024, le=2**31, description="The largest request body, counted while it is read."
     )
+    trust: Literal["data", "allowlist", "pinned", "any"] = Field(
+        default="allowlist",
+        description="Which model files are loaded. data: formats that hold no code. allowlist: also pickles that need "
+        "only names on the list. pinned: also bytes that pin or verify_key vouches for. any: everything.",
+    )
+    allow: Listed = Field(
+        default=(),
+        description="Full names, such as features.LogBins, that a pickle may need besides those on the list.",
+    )
+    pin: Listed = Field(
+        default=(), description="Digests, sha256:…, of the only model files that are loaded; of whatever format."
+    )
+    verify_key: Path | None = Field(
+        default=None, description="A public key (PEM): only what its owner has signed with model-signing is loaded."
+    )
+    code_path: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_split)] = Field(
+        default=(), description="Folders of your own Python modules, which models may need."
+    )
+    trust_any_confirmed: bool = Field(
+        default=False, description="Confirms trust = any for a server that other machines can reach."
+    )
+    confine: Literal["auto", "require", "off"] = Field(
+        default="auto",
+        description="Take from the serving processes of `fitserve run` what serving does not need: programs, writing, "
+        "connections. require refuses to start where the kernel cannot; a file is always tried confined first.",
+    )
+    allow_connect: Listed = Field(
+        default=(), description="host:port that a confined process may connect to, for models with a database or cache."
+    )
+    load_timeout_s: float = Field(
+        default=60.0, gt=0, le=3600, description="How long a model file may take to load and answer its test rows."
+    )
+    load_memory_bytes: int = Field(
+        default=0, ge=0, le=2**50, description="Memory for trying a model file. 0: 1 GiB and 8 times the file's size."
+    )
     nonfinite: Literal["null", "error"] = Field(
         default="null",
         description="What NaN or infinity from the model becomes: null in the reply, or an error reply.",
     )
-    cors_origins: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)] = Field(
+    cors_origins: Listed = Field(
         default=(), description="The web origins whose pages may call, comma-separated; * means any."
     )
     cors_credentials: bool = Field(
@@ -108,6 +157,34 @@ class Settings(BaseSettings):
                 raise ValueError(msg)
         return origins
 
+    @field_validator("allow")
+    @classmethod
+    def _allowed_are_names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            if not re.fullmatch(rf"{_NAME}(\.{_NAME})+", name):
+                msg = f"{name!r} is no full name: wanted the module and the class, such as features.LogBins"
+                raise ValueError(msg)
+        return names
+
+    @field_validator("pin")
+    @classmethod
+    def _pins_are_digests(cls, pins: tuple[str, ...]) -> tuple[str, ...]:
+        for pin in pins:
+            if not re.fullmatch(r"sha256:[0-9a-f]{64}", pin):
+                msg = f"{pin!r} is no digest: wanted sha256: and 64 hex digits, as `fitserve inspect` prints them"
+                raise ValueError(msg)
+        return pins
+
+    @field_validator("allow_connect")
+    @classmethod
+    def _destinations_have_ports(cls, destinations: tuple[str, ...]) -> tuple[str, ...]:
+        for destination in destinations:
+            port = destination.rpartition(":")[2]
+            if not re.fullmatch(r"[^\s:]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}", destination) or int(port) > 65535:  # noqa: PLR2004
+                msg = f"{destination!r} is no destination: wanted host:port, such as redis.internal:6379"
+                raise ValueError(msg)
+        return destinations
+
     @field_validator("root_path")
     @classmethod
     def _root_path_is_a_path(cls, path: str) -> str:
@@ -122,6 +199,22 @@ class Settings(BaseSettings):
             msg = "cors_origins = * with cors_credentials lets any site act for your users: name the origins"
             raise ValueError(msg)
         return self
+
+    @model_validator(mode="after")
+    def _any_is_for_this_machine(self) -> Settings:
+        if self.trust == "any" and self.host not in LOOPBACK and not self.trust_any_confirmed:
+            msg = (
+                "trust = any lets a model file run code, on a server that other machines can reach: "
+                f"listen on 127.0.0.1, pin the file, or set {PREFIX}TRUST_ANY_CONFIRMED=true in the environment"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def destinations(self) -> tuple[tuple[str, int], ...]:
+        """``allow_connect`` as pairs of host and port."""
+        parts = (destination.rpartition(":") for destination in self.allow_connect)
+        return tuple((host.strip("[]"), int(port)) for host, _, port in parts)
 
     @classmethod
     def settings_customise_sources(  # type: ignore[override]
@@ -191,10 +284,12 @@ def _layers(
     except ValueError as exc:
         msg = f"{TOML_FILE} is not valid TOML: {exc}"
         raise SettingsError(msg) from exc
-    _refuse_unknown(toml, Settings.model_fields, f"in {TOML_FILE}")
+    in_files = [field for field in Settings.model_fields if field not in ENVIRONMENT_ONLY]
+    _refuse_unknown(toml, in_files, f"in {TOML_FILE}")
     for variables, place in ((env, "in the environment"), (dotenv, f"in {DOTENV_FILE}")):
         prefixed = [name for name in variables if name.startswith(PREFIX)]
-        _refuse_unknown(prefixed, [f"{PREFIX}{field.upper()}" for field in Settings.model_fields], place)
+        known = Settings.model_fields if place == "in the environment" else in_files
+        _refuse_unknown(prefixed, [f"{PREFIX}{field.upper()}" for field in known], place)
     return [
         ({field: value for field, value in flags.items() if value is not None}, flags_are),
         (_variables(env, PREFIX), "environment {prefixed}"),

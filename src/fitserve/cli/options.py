@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 
 import typer
 
-from fitserve.settings import Settings
+from fitserve.settings import ENVIRONMENT_ONLY, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,11 +27,13 @@ def with_settings(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., N
             for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
             if name != "flags"
         ]
-        names = [name for name in Settings.model_fields if name not in {"model_path", *without}]
+        names = [name for name in Settings.model_fields if name not in {"model_path", *ENVIRONMENT_ONLY, *without}]
+
+        lists = {name for name in names if get_origin(Settings.model_fields[name].annotation) is tuple}
 
         @functools.wraps(command)
         def with_flags(**arguments: Any) -> None:
-            flags = {name: arguments.pop(name) for name in names}
+            flags = {name: arguments.pop(name) or None if name in lists else arguments.pop(name) for name in names}
             command(**arguments, flags=flags)
 
         parameters = [*own, *(_option(name) for name in names)]
@@ -50,6 +52,8 @@ def _option(name: str) -> inspect.Parameter:
     text = f"{field.description}{default}"
     if field.annotation is bool:
         annotation: Any = Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text)]
+    elif get_origin(field.annotation) is tuple:  # may be given several times, or once with commas
+        annotation = Annotated[list[str] | None, typer.Option(flag, metavar="LIST", help=text)]
     else:
         annotation = Annotated[str | None, typer.Option(flag, metavar=_metavar(field.annotation), help=text)]
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=annotation)
@@ -58,4 +62,4 @@ def _option(name: str) -> inspect.Parameter:
 def _metavar(annotation: Any) -> str:
     if get_origin(annotation) is Literal:
         return "|".join(get_args(annotation))
-    return {int: "N", float: "SECONDS", str: "TEXT"}.get(annotation, "LIST")
+    return {int: "N", float: "SECONDS", str: "TEXT"}.get(annotation, "PATH")

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - part of a record
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from fitserve.settings import Settings
 
 TrustLevel: TypeAlias = Literal["data", "allowlist", "pinned", "any"]
 
@@ -27,3 +30,17 @@ class TrustPolicy:
     pins: frozenset[str] = frozenset()
     verify_key: Path | None = None
     code_path: tuple[Path, ...] = ()
+
+
+def policy_of(settings: Settings) -> TrustPolicy:
+    """The policy that settings state. A pin or a key is meant to be used: it raises the default level."""
+    level: TrustLevel = settings.trust
+    if level == "allowlist" and (settings.pin or settings.verify_key):
+        level = "pinned"
+    return TrustPolicy(
+        level=level,
+        allow=frozenset(settings.allow),
+        pins=frozenset(pin.removeprefix("sha256:") for pin in settings.pin),
+        verify_key=settings.verify_key,
+        code_path=tuple(folder.resolve() for folder in settings.code_path),
+    )
