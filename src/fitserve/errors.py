@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -43,6 +43,10 @@ class SettingsError(FitserveError):
 
 class ArtifactError(FitserveError):
     """A model file cannot be read, or holds nothing that can be served."""
+
+    def reworded(self, text: str) -> Self:
+        """The same error with another text: where the path may be told, or may not."""
+        return type(self)(text)
 
 
 class ArtifactNotFoundError(ArtifactError):
@@ -61,6 +65,10 @@ class UntrustedArtifactError(ArtifactError):
         self.digest = digest
         self.missing = tuple(missing)
         super().__init__(reason)
+
+    def reworded(self, text: str) -> Self:
+        """The same error with another text."""
+        return type(self)(text, digest=self.digest, missing=self.missing)
 
 
 class RequestError(FitserveError):
