@@ -14,8 +14,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def with_settings(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every setting but ``model_path`` and ``without``.
+LOADING = (
+    "trust", "allow", "pin", "verify_key", "code_path", "allow_connect", "load_timeout_s", "load_memory_bytes",
+)  # fmt: skip
+"""The settings that matter to a command that loads a model and serves nothing."""
+
+
+def with_settings(
+    *, only: tuple[str, ...] = (), without: tuple[str, ...] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every setting, or ``only`` for some, but ``model_path`` and ``without``.
 
     The command's last parameter, ``flags``, receives those that were given, unchecked:
     :func:`~fitserve.settings.read_settings` checks them with the other sources.
@@ -27,7 +35,8 @@ def with_settings(*, without: tuple[str, ...] = ()) -> Callable[[Callable[..., N
             for name, parameter in inspect.signature(command, eval_str=True).parameters.items()
             if name != "flags"
         ]
-        names = [name for name in Settings.model_fields if name not in {"model_path", *ENVIRONMENT_ONLY, *without}]
+        left_out = {"model_path", *ENVIRONMENT_ONLY, *without}
+        names = [name for name in only or Settings.model_fields if name not in left_out]
 
         lists = {name for name in names if get_origin(Settings.model_fields[name].annotation) is tuple}
 
