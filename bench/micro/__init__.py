@@ -1,0 +1,1 @@
+"""What parts of a request cost, alone: `python -m bench.micro`."""
