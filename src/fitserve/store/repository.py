@@ -1,72 +1,144 @@
-"""What lies on disk: a model file, its name and version, the manifest beside it."""
+"""From the path that the operator gives to an artifact: its bytes, read once, its name and version, its manifest."""
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import os
 import re
-import stat
-import tomllib
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from fitserve.errors import ArtifactError, ArtifactNotFoundError, did_you_mean
+from fitserve.errors import ArtifactError, ArtifactNotFoundError, clip
+from fitserve.store.files import Folder, open_path
+from fitserve.store.golden import parse_golden
+from fitserve.store.layouts import find_model, formats
+from fitserve.store.manifest import IDENTIFIER, MANIFEST_SUFFIX, Manifest, parse_manifest
 from fitserve.types import Artifact, Declared
 
 if TYPE_CHECKING:
-    from pathlib import Path
+    from collections.abc import Mapping
 
-MAX_ARTIFACT_BYTES = 16 * 2**30
-MANIFEST_SUFFIX = ".manifest.toml"
+    from fitserve.store.layouts import Found
 
-IDENTIFIER = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
-"""What a model's name and version may be: they stand in URLs, headers and log lines."""
+__all__ = ["IDENTIFIER", "MANIFEST_SUFFIX", "digest_of", "digest_version", "model_stem", "parse_name", "read_artifact"]
 
-_SUFFIXES = re.compile(r"(\.(joblib|pkl|pickle|gz|bz2|xz|lzma|z))+$", re.IGNORECASE)
+COMPRESSIONS = (".gz", ".bz2", ".xz", ".lzma", ".z")
 _VERSION = re.compile(r"^(?P<name>.+)_v(?P<version>\d.*)$", re.DOTALL)
 
 
-class Manifest(BaseModel):
-    """What the author of ``model.joblib`` says in ``model.manifest.toml``."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: str | None = Field(default=None, pattern=f"^{IDENTIFIER}$")
-    version: str | None = Field(default=None, pattern=f"^{IDENTIFIER}$")
-    example: dict[str, Any] | None = Field(default=None, description="A valid row, by feature name.")
-    metadata: dict[str, Any] = Field(default_factory=dict)
-
-
 def read_artifact(path: Path) -> Artifact:
-    """Read a model file once, with its manifest if there is one.
+    """Read a model once, with what its surroundings say of it.
+
+    Of a folder, :func:`~fitserve.store.layouts.find_model` tells where the model is. A package's files are checked
+    against the digests in its manifest.
 
     Raises:
-        ArtifactNotFoundError: there is no such file.
-        ArtifactError: it is no regular file, is empty, cannot be read, or its manifest is wrong.
+        ArtifactNotFoundError: there is nothing at ``path``.
+        ArtifactError: it is no regular file or model folder, is empty, cannot be read, has a link that leads out, or
+            its manifest is wrong.
     """
-    data = _read(path)
+    opened = open_path(path)
+    if isinstance(opened, bytes):
+        stem = model_stem(path)
+        return _file(opened, path.name, stem, _beside(path.with_name(stem + MANIFEST_SUFFIX)))
+    with opened as folder:
+        found = find_model(folder)
+        own_name = path.name if path.name not in {"", ".."} else path.resolve().name
+        return _whole(folder, found, own_name) if found.is_folder else _one_of(folder, found, own_name)
+
+
+def _file(data: bytes, file_name: str, stem: str, manifest: Manifest) -> Artifact:
+    """A model that is one file."""
     if not data:
         msg = "is empty"
         raise ArtifactError(msg)
     digest = hashlib.sha256(data).hexdigest()
-    stem = model_stem(path)
     name, version = parse_name(stem)
-    manifest = _read_manifest(path.with_name(stem + MANIFEST_SUFFIX))
     return Artifact(
         name=manifest.name or name,
         version=manifest.version or version or digest_version(digest),
         digest=digest,
         data=data,
-        file_name=path.name,
-        declared=Declared(example=manifest.example),
+        file_name=file_name,
+        declared=manifest.declared(),
         metadata=manifest.metadata,
     )
 
 
+def _one_of(folder: Folder, found: Found, own_name: str) -> Artifact:
+    """A model that is one file in a folder: as if the path of the file had been given, but for what the layout says."""
+    path = Path(found.main)
+    beside = str(path.with_name(model_stem(path) + MANIFEST_SUFFIX))
+    manifest = parse_manifest(folder.read(beside), beside, Manifest) if beside in folder else Manifest()
+    artifact = _file(folder.read(found.main), path.name, model_stem(path), manifest)
+    if found.version is None and found.name is None:
+        return _with_fields(artifact, found)
+    name, version = parse_name(found.name or own_name)
+    artifact = replace(
+        artifact,
+        name=manifest.name or name,
+        version=manifest.version or _checked(found.version) or version or artifact.version,
+    )
+    return _with_fields(artifact, found)
+
+
+def _whole(folder: Folder, found: Found, own_name: str) -> Artifact:
+    """A model that is a folder."""
+    files = _below(folder, found.base)
+    manifest = found.manifest or Manifest()
+    digest = digest_of(_below(folder, found.package) if found.manifest else files)
+    name, version = parse_name(found.name or own_name)
+    data = files[found.main.removeprefix(found.base)]
+    if not data:
+        msg = f"has a model file {clip(found.main, 200)} that is empty"
+        raise ArtifactError(msg)
+    golden = found.manifest.golden if found.manifest else None
+    if golden is not None and found.package + golden not in folder:
+        msg = f"has a manifest that names golden samples {clip(golden, 200)} which are not there"
+        raise ArtifactError(msg)
+    artifact = Artifact(
+        name=name,
+        version=_checked(found.version) or version or digest_version(digest),
+        digest=digest,
+        data=data,
+        file_name=found.main.rpartition("/")[2],
+        files=files,
+        declared=manifest.declared(found.manifest.libraries if found.manifest else None),
+        golden=None if golden is None else parse_golden(folder.read(found.package + golden)),
+        metadata=manifest.metadata,
+    )
+    return _with_fields(artifact, found)
+
+
+def _below(folder: Folder, base: str) -> dict[str, bytes]:
+    return {name.removeprefix(base): folder.read(name) for name in folder.files if name.startswith(base)}
+
+
+def _with_fields(artifact: Artifact, found: Found) -> Artifact:
+    if found.fields is None:
+        return artifact
+    declared: Declared = replace(artifact.declared, mlflow_fields=found.fields)
+    return replace(artifact, declared=declared)
+
+
+def _checked(version: str | None) -> str | None:
+    """The version that a layout states, if it may stand in a header."""
+    if version is not None and not re.fullmatch(IDENTIFIER, version):
+        msg = f"states the version {clip(version)!r}: wanted letters, digits and . _ + -, at most 64"
+        raise ArtifactError(msg)
+    return version
+
+
 def model_stem(path: Path) -> str:
     """The file name without the endings of model files: ``model_v1.2.3.pkl.gz`` → ``model_v1.2.3``."""
-    return _SUFFIXES.sub("", path.name) or path.name
+    return _endings().sub("", path.name) or path.name
+
+
+@functools.cache
+def _endings() -> re.Pattern[str]:
+    suffixes = {suffix for known in formats() for suffix in known.suffixes} | set(COMPRESSIONS)
+    return re.compile(f"({'|'.join(map(re.escape, sorted(suffixes)))})+$", re.IGNORECASE)
 
 
 def parse_name(stem: str) -> tuple[str, str | None]:
@@ -75,6 +147,15 @@ def parse_name(stem: str) -> tuple[str, str | None]:
     if match and re.fullmatch(IDENTIFIER, match["version"]):
         return _identifier(match["name"]), match["version"]
     return _identifier(stem), None
+
+
+def digest_of(files: Mapping[str, bytes]) -> str:
+    """The digest of a folder, in hex: sha256 of the sorted lines ``sha256  path`` of its files.
+
+    The same as ``find * -type f | xargs sha256sum | LC_ALL=C sort | sha256sum`` in the folder, for plain names.
+    """
+    lines = sorted(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def digest_version(digest: str) -> str:
@@ -86,51 +167,17 @@ def _identifier(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9._+-]+", "-", text).strip("-._+")[:64] or "model"
 
 
-def _read(path: Path) -> bytes:
+def _beside(path: Path) -> Manifest:
+    """The manifest beside a model file; an empty one if there is none."""
     try:
-        # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                msg = "is no regular file"
-                raise ArtifactError(msg)
-            if status.st_size > MAX_ARTIFACT_BYTES:
-                msg = f"has {status.st_size} bytes, more than the limit of {MAX_ARTIFACT_BYTES}"
-                raise ArtifactError(msg)
-            return file.read()
-    except FileNotFoundError:
-        msg = "does not exist"
-        raise ArtifactNotFoundError(msg) from None
-    except IsADirectoryError:
-        msg = "is a folder; give the path of a model file"
-        raise ArtifactError(msg) from None
-    except OSError as exc:
-        msg = f"cannot be read: {exc.strerror}"
-        raise ArtifactError(msg) from exc
-
-
-def _read_manifest(path: Path) -> Manifest:
-    try:
-        return Manifest.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
+        opened = open_path(path)
+    except ArtifactNotFoundError:
         return Manifest()
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
-        msg = f"has a manifest {path.name} that is not valid TOML: {exc}"
+    except ArtifactError as exc:
+        msg = f"has a manifest {path.name} that {exc}"
         raise ArtifactError(msg) from exc
-    except ValidationError as exc:
-        problems = "; ".join(_explain(dict(error)) for error in exc.errors())
-        msg = f"has a manifest {path.name} that is wrong: {problems}"
-        raise ArtifactError(msg) from exc
-    except OSError as exc:
-        msg = f"has a manifest {path.name} that cannot be read: {exc.strerror}"
-        raise ArtifactError(msg) from exc
-
-
-def _explain(error: dict[str, Any]) -> str:
-    name = ".".join(map(str, error["loc"]))
-    if error["type"] == "extra_forbidden":
-        hint = did_you_mean(name, Manifest.model_fields)
-        return f"unknown key {name!r}" + (f"; {hint}" if hint else "")
-    if error["type"] == "string_pattern_mismatch":
-        return f"{name}: wanted letters, digits and . _ + -, at most 64, beginning with a letter or digit"
-    return f"{name}: {error['msg']}"
+    if isinstance(opened, Folder):
+        with opened:
+            msg = f"has a manifest {path.name} that is a folder"
+            raise ArtifactError(msg)
+    return parse_manifest(opened, path.name, Manifest)

@@ -1,0 +1,205 @@
+"""Files opened once, read once, and never through a link that leads out of the folder that was given.
+
+The path that the operator gives is resolved by the one call that opens it, links in it included, so that
+Kubernetes mounts and ``current →`` links work. Everything below is opened relative to that descriptor, one
+component at a time and without following links; a link found on the way is read and walked in the same
+manner, so that no rename or swapped link, whenever it happens, can lead out.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Self
+
+from fitserve.errors import ArtifactError, ArtifactNotFoundError, clip
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_FILE_BYTES = 16 * 2**30
+"""The largest file, and the most that all files of a folder may hold together."""
+
+MAX_FILES = 10_000
+"""Entries of a folder and of the folders below it."""
+
+MAX_DEPTH = 32
+"""Folders within folders: each is held open while it is walked."""
+
+MAX_LINKS = 40
+"""Links on one path, as Linux counts them (``man 7 path_resolution``)."""
+
+# Without O_NONBLOCK the opening of a named pipe would wait for a writer.
+_FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
+_NOT_REGULAR = "is no regular file"
+
+
+class Folder:
+    """An open folder; its files are read at most once each. Close it, or use it in a ``with``.
+
+    Hidden files (``.git``, the ``..data`` of a Kubernetes volume) are passed over, and so are links to
+    folders. A link to a file counts as that file if it stays inside; one that leads out is refused.
+
+    Attributes:
+        files: every file below, by its path with ``/``, sorted.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+        self._contents: dict[str, bytes] = {}
+        self._n_entries = 0
+        try:
+            self.files = tuple(sorted(self._walk(descriptor, "", 0)))
+        except BaseException:
+            os.close(descriptor)
+            raise
+        self._known = frozenset(self.files)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._known
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one of :attr:`files`; the same ones however often they are asked for.
+
+        Raises:
+            ArtifactError: it has become something else, cannot be read, or is too large.
+        """
+        if name not in self._contents:
+            left = MAX_FILE_BYTES - sum(map(len, self._contents.values()))
+            try:
+                descriptor = self._open(name)
+            except OSError as exc:
+                msg = f"has a file {clip(name, 200)} that cannot be read: {exc.strerror}"
+                raise ArtifactError(msg) from exc
+            try:
+                self._contents[name] = _read(descriptor, left)
+            except ArtifactError as exc:
+                msg = f"has a file {clip(name, 200)} that {exc}"
+                raise ArtifactError(msg) from None
+        return self._contents[name]
+
+    def forget(self, name: str) -> None:
+        """Let go of a file's bytes that turned out not to be wanted."""
+        self._contents.pop(name, None)
+
+    def _walk(self, descriptor: int, prefix: str, depth: int) -> Iterator[str]:
+        if depth > MAX_DEPTH:
+            msg = f"has more than {MAX_DEPTH} folders within each other"
+            raise ArtifactError(msg)
+        with os.scandir(descriptor) as entries:
+            for entry in entries:
+                if entry.name.startswith("."):
+                    continue
+                self._n_entries += 1
+                if self._n_entries > MAX_FILES:
+                    msg = f"has more than {MAX_FILES} files: give the folder of one model"
+                    raise ArtifactError(msg)
+                if not entry.name.isprintable():  # surrogates of undecodable bytes and newlines are not
+                    msg = f"has a file whose name is not printable: {entry.name!r}"
+                    raise ArtifactError(msg)
+                yield from self._entry(entry, descriptor, prefix, depth)
+
+    def _entry(self, entry: os.DirEntry[str], descriptor: int, prefix: str, depth: int) -> Iterator[str]:
+        name = prefix + entry.name
+        if entry.is_dir(follow_symlinks=False):
+            below = os.open(entry.name, _FLAGS | os.O_NOFOLLOW | os.O_DIRECTORY, dir_fd=descriptor)
+            try:
+                yield from self._walk(below, f"{name}/", depth + 1)
+            finally:
+                os.close(below)
+        elif not entry.is_symlink() or self._is_file(name):
+            yield name
+
+    def _is_file(self, link: str) -> bool:
+        try:
+            target = self._open(link)
+        except OSError as exc:
+            msg = f"has a link {clip(link, 200)} that cannot be followed: {exc.strerror}"
+            raise ArtifactError(msg) from exc
+        try:
+            return not stat.S_ISDIR(os.fstat(target).st_mode)
+        finally:
+            os.close(target)
+
+    def _open(self, name: str) -> int:
+        """Open a path below this folder, walking it and every link on it one component at a time."""
+        waiting = name.split("/")[::-1]
+        opened = [self._descriptor]
+        n_links = 0
+        try:
+            while waiting:
+                part = waiting.pop()
+                if part in {"", "."}:
+                    continue
+                if part == "..":
+                    if len(opened) == 1:
+                        raise _leads_out(name)
+                    os.close(opened.pop())
+                    continue
+                try:
+                    opened.append(os.open(part, _FLAGS | os.O_NOFOLLOW, dir_fd=opened[-1]))
+                except OSError as exc:
+                    if exc.errno not in {errno.ELOOP, errno.EMLINK}:  # EMLINK: FreeBSD's word for a link
+                        raise
+                    n_links += 1
+                    target = os.readlink(part, dir_fd=opened[-1])
+                    if target.startswith("/") or n_links > MAX_LINKS:
+                        raise _leads_out(name) from None
+                    waiting += target.split("/")[::-1]
+            return os.dup(self._descriptor) if len(opened) == 1 else opened.pop()
+        finally:
+            for descriptor in opened[1:]:
+                os.close(descriptor)
+
+
+def open_path(path: Path) -> bytes | Folder:
+    """Open what the operator's path leads to: a file's bytes, or an open folder.
+
+    Raises:
+        ArtifactNotFoundError: there is nothing.
+        ArtifactError: it is neither a regular file nor a folder, is too large, or cannot be read.
+    """
+    try:
+        descriptor = os.open(path, _FLAGS)
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+            return Folder(descriptor)
+        return _read(descriptor, MAX_FILE_BYTES)
+    except FileNotFoundError:
+        msg = "does not exist"
+        raise ArtifactNotFoundError(msg) from None
+    except OSError as exc:
+        msg = _NOT_REGULAR if exc.errno == errno.ENXIO else f"cannot be read: {exc.strerror}"  # ENXIO: a socket
+        raise ArtifactError(msg) from exc
+
+
+def _read(descriptor: int, most_bytes: int) -> bytes:
+    """Read a regular file to its end and close it; what it is is asked of the open descriptor."""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ArtifactError(_NOT_REGULAR)
+        if status.st_size > most_bytes:
+            msg = f"has {status.st_size} bytes, more than the limit of {MAX_FILE_BYTES}"
+            raise ArtifactError(msg)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(status.st_size + 1)
+    finally:
+        os.close(descriptor)
+    if len(data) != status.st_size:
+        msg = "changed while it was read: write it elsewhere and rename it into place"
+        raise ArtifactError(msg)
+    return data
+
+
+def _leads_out(name: str) -> ArtifactError:
+    return ArtifactError(
+        f"has a link {clip(name, 200)} that leads out of the folder: links below it must be relative and stay inside"
+    )
