@@ -15,7 +15,7 @@ MOST_FEATURES = 40
 
 
 def print_model(console: Console, facts: Mapping[str, Any]) -> None:
-    """Print the facts of a model, as :func:`~fitserve.protocols.native.describe_model` has them."""
+    """Print the facts of a model, as :func:`~fitserve.store.describe.describe_model` has them."""
     from rich.markup import escape
     from rich.table import Table
 

@@ -27,7 +27,7 @@ def check(
     from rich.console import Console
 
     from fitserve.cli.card import print_model
-    from fitserve.protocols.native import describe_model, example_request
+    from fitserve.store.describe import describe_model, example_request
     from fitserve.store.lifecycle import load_model
 
     try:

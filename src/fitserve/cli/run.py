@@ -66,8 +66,8 @@ def serve_forever(settings: Settings, *, shows_card: bool, is_watching: bool = F
 
 def _serve_here(settings: Settings, listener: socket.socket, *, shows_card: bool, is_watching: bool) -> None:
     from fitserve.app import FitserveApp
-    from fitserve.protocols.native import describe_model, example_request
     from fitserve.server.listen import make_server, run_server
+    from fitserve.store.describe import describe_model, example_request
 
     _configure_logging(settings)
     app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching)

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fitserve.errors import InvalidInputError, ModelFailedError
+from fitserve.signature import count_rows
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fitserve.engine.executor import Executor
-    from fitserve.signature import Inputs
+    from fitserve.signature import Inputs, OutputName, Table
     from fitserve.store.catalog import Catalog, LoadedModel
     from fitserve.types import ModelRef, Outputs
 
@@ -37,27 +38,40 @@ class Engine:
         """Return the version to ask, to be held until its reply is written. Raises as :meth:`Catalog.lease`."""
         return self._catalog.lease(ref)
 
-    async def infer(self, lease: LoadedModel, instances: Sequence[object], *, first_row: int | None = 0) -> Outputs:
-        """Check rows against the signature, run the model on them, check what it returned.
+    async def infer(
+        self, lease: LoadedModel, table: Table, *, asked: Sequence[OutputName] = (), first_row: int | None = 0
+    ) -> Outputs:
+        """Check a table against the signature, run the model on it, check what it returned.
+
+        ``asked`` are names out of the signature's outputs. What is not a prediction or a probability
+        of them is in the ``extras``.
 
         Raises:
             InvalidInputError: a row does not fit.
             ModelFailedError: the model raised, whatever it raised, or returned what is no prediction.
         """
-        inputs = lease.model.signature.check(instances, first_row=first_row)
-        n_rows = len(instances)
+        signature = lease.model.signature
+        inputs = signature.check(table, first_row=first_row)
+        n_rows = count_rows(table)
+        extras = tuple(name for name in asked if name not in {signature.outputs[0], "predict_proba"})
         # What is not known to cost the same on every row may sleep on this one.
-        if lease.model.is_library_code and lease.trial.has_answered and lease.cost.expected_s(n_rows) < INLINE_S:
-            outputs, seconds = _run(lease, inputs)
+        is_known = lease.model.is_library_code and lease.trial.has_answered and not extras
+        if is_known and lease.cost.expected_s(n_rows) < INLINE_S:
+            outputs, seconds = _run(lease, inputs, extras)
         else:
-            outputs, seconds = await self._executor.run(lambda: _run(lease, inputs))
-        lease.cost.learn(n_rows, seconds)
-        self._check(outputs, n_rows)
+            outputs, seconds = await self._executor.run(lambda: _run(lease, inputs, extras))
+        if not extras:  # else it cost more than the next call will
+            lease.cost.learn(n_rows, seconds)
+        self._check(outputs, n_rows, extras)
         lease.trial.has_answered = True
         return outputs
 
-    def _check(self, outputs: Outputs, n_rows: int) -> None:
-        arrays = [outputs.predictions, *(outputs.probabilities or ())]
+    def _check(self, outputs: Outputs, n_rows: int, extras: Sequence[str]) -> None:
+        for name in extras:
+            if name not in outputs.extras:
+                msg = f"the model offers {name} and did not return it"
+                raise ModelFailedError(msg)
+        arrays = [outputs.predictions, *(outputs.probabilities or ()), *(outputs.extras[name] for name in extras)]
         for array in arrays:
             if array.ndim == 0 or len(array) != n_rows:
                 msg = f"the model returned an array of shape {array.shape} for {n_rows} rows"
@@ -67,11 +81,11 @@ class Engine:
                 raise ModelFailedError(msg)
 
 
-def _run(lease: LoadedModel, inputs: Inputs) -> tuple[Outputs, float]:
+def _run(lease: LoadedModel, inputs: Inputs, extras: Sequence[str]) -> tuple[Outputs, float]:
     """Call the model; the one place where whatever it raises becomes our own error."""
     started = time.perf_counter()
     try:
-        outputs = lease.model.predict(inputs)
+        outputs = lease.model.predict(inputs, extras)
     except InvalidInputError:
         raise
     except BaseException as exc:

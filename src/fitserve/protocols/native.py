@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -10,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fitserve.errors import InputIssue, InvalidInputError, clip, did_you_mean
-from fitserve.protocols import openapi
+from fitserve.protocols import answers, openapi
 from fitserve.protocols.base import Protocol, Reply, Route
 from fitserve.protocols.json_body import plain, read_json
-from fitserve.signature import count, describe
-from fitserve.types import ModelRef, Outputs
+from fitserve.signature import count, count_rows, describe
+from fitserve.store.describe import describe_model, row_examples
+from fitserve.types import ModelRef
 
 if TYPE_CHECKING:
     from fitserve.protocols.base import Exchange, Services
-    from fitserve.signature import Signature
+    from fitserve.signature import OutputName, Signature
     from fitserve.store.catalog import LoadedModel
 
 
@@ -37,41 +37,43 @@ PROTOCOL = Protocol(name="native", routes=_routes)
 async def predict(services: Services, exchange: Exchange) -> Reply:
     """Predict one row, given as a list, as an object by name, or as a list of name and value."""
     document = await read_json(exchange, services.settings)
-    features, ref = _members(document, "features")
+    features, ref, names = _members(document, "features")
     lease = services.engine.lease(ref)
     exchange.model_version = lease.version
-    outputs = await services.engine.infer(lease, [_by_name(features)], first_row=None)
     signature = lease.model.signature
-    prediction = plain(outputs.predictions)[0]
-    body = {
-        "prediction": prediction,
-        "probability": _probability(signature, outputs, 0, prediction),
-        "probabilities": _probabilities(signature, outputs),
+    asked = _asked(signature, names)
+    outputs = await services.engine.infer(lease, [_by_name(features)], asked=asked or (), first_row=None)
+    predictions = plain(outputs.predictions)
+    by_class = answers.probabilities(signature, outputs)
+    body: dict[str, Any] = {
+        "prediction": predictions[0],
+        "probability": answers.probability(signature, outputs, 0, predictions[0]),
+        "probabilities": by_class[0] if by_class else None,
         "model_version": lease.version,
         "latency_ms": round(exchange.elapsed_ms, 3),
         "timestamp": datetime.now(UTC),
     }
+    if asked is not None:
+        found = answers.asked_outputs(signature, outputs, predictions, asked)
+        body["outputs"] = {name: values[0] for name, values in found.items()}
     return Reply(orjson.dumps(body))
 
 
 async def predict_batch(services: Services, exchange: Exchange) -> Reply:
-    """Predict many rows in one call of the model."""
+    """Predict many rows in one call of the model, given as rows or as columns by name."""
     document = await read_json(exchange, services.settings)
-    instances, ref = _members(document, "instances")
+    instances, ref, names = _members(document, "instances")
     lease = services.engine.lease(ref)
     exchange.model_version = lease.version
-    limit = services.settings.max_batch_size
-    if not isinstance(instances, list):
-        raise InvalidInputError([InputIssue("a list of rows in 'instances'", describe(instances))])
-    if not 1 <= len(instances) <= limit:
-        raise InvalidInputError([InputIssue(f"1 to {limit} rows in 'instances'", count(len(instances), "row"))])
-    outputs = await services.engine.infer(lease, instances)
     signature = lease.model.signature
+    asked = _asked(signature, names)
+    _check_size(instances, services.settings.max_batch_size)
+    outputs = await services.engine.infer(lease, instances, asked=asked or ())
     predictions = plain(outputs.predictions)
     probabilities = None
     if outputs.probabilities is not None:
-        probabilities = [_probability(signature, outputs, row, label) for row, label in enumerate(predictions)]
-    body = {
+        probabilities = [answers.probability(signature, outputs, row, label) for row, label in enumerate(predictions)]
+    body: dict[str, Any] = {
         "predictions": predictions,
         "probabilities": probabilities,
         "model_version": lease.version,
@@ -79,6 +81,8 @@ async def predict_batch(services: Services, exchange: Exchange) -> Reply:
         "count": len(predictions),
         "timestamp": datetime.now(UTC),
     }
+    if asked is not None:
+        body["outputs"] = answers.asked_outputs(signature, outputs, predictions, asked)
     return Reply(orjson.dumps(body))
 
 
@@ -89,63 +93,66 @@ async def model_info(services: Services, exchange: Exchange) -> Reply:
     return Reply(orjson.dumps(describe_model(loaded)))
 
 
-def describe_model(loaded: LoadedModel) -> dict[str, Any]:
-    """The facts of a loaded model as a JSON object."""
-    signature, facts = loaded.model.signature, loaded.model.facts
-    classes = None if signature.classes is None else [list(labels) for labels in signature.classes]
-    return {
-        "name": loaded.name,
-        "version": loaded.version,
-        "model_type": facts.model_type,
-        "loaded_at": loaded.loaded_at,
-        "uptime_seconds": round(time.monotonic() - loaded.loaded_monotonic_s, 3),
-        "digest": f"sha256:{loaded.digest}",
-        "size_bytes": loaded.size_bytes,
-        "is_ready": loaded.trial.has_answered,
-        "features": [
-            {
-                "name": field.name,
-                "kind": field.kind,
-                "is_nullable": field.is_nullable,
-                "categories": None if field.categories is None else list(field.categories),
-                "learnt_from": field.learnt_from,
-            }
-            for field in signature.inputs
-        ],
-        "classes": classes[0] if classes and signature.n_outputs == 0 else classes,
-        "libraries": {name: {"at_fit": at_fit, "now": now} for name, (at_fit, now) in facts.libraries.items()},
-        "warnings": list(facts.warnings),
-        "metadata": dict(loaded.metadata),
-    }
-
-
-def example_request(loaded: LoadedModel) -> dict[str, Any] | None:
-    """A body for /predict that the model answers; None for one that does not tell its features."""
-    signature = loaded.model.signature
-    if signature.is_open:
-        return None
-    return {"features": openapi.row_examples(signature)["object" if signature.is_named else "list"]}
-
-
-def _members(document: Any, wanted: str) -> tuple[Any, ModelRef]:
-    """Take ``wanted`` and ``model_version`` out of the body, and nothing else may be there."""
+def _members(document: Any, wanted: str) -> tuple[Any, ModelRef, list[str] | None]:
+    """Take ``wanted``, ``model_version`` and ``outputs`` out of the body, and nothing else may be there."""
     if not isinstance(document, dict):
         raise InvalidInputError([InputIssue(f"an object with {wanted!r}", describe(document))])
-    unknown = [name for name in document if name not in {wanted, "model_version"}]
+    known = (wanted, "model_version", "outputs")
     issues = [
         InputIssue(
-            f"only {wanted!r} and 'model_version'", f"the member {clip(name)!r}", hint=did_you_mean(name, [wanted])
+            f"only {wanted!r}, 'model_version' and 'outputs'",
+            f"the member {clip(name)!r}",
+            hint=did_you_mean(name, known),
         )
-        for name in unknown[:10]
+        for name in [name for name in document if name not in known][:10]
     ]
     if wanted not in document:
         issues.append(InputIssue(f"the member {wanted!r}", "nothing"))
-    version = document.get("model_version")
+    version, names = document.get("model_version"), document.get("outputs")
     if version is not None and not isinstance(version, str):
         issues.append(InputIssue("a string or null in 'model_version'", describe(version)))
+    if names is not None and not isinstance(names, list):
+        issues.append(InputIssue("a list of names or null in 'outputs'", describe(names)))
     if issues:
         raise InvalidInputError(issues)
-    return document[wanted], ModelRef(version)
+    return document[wanted], ModelRef(version), names
+
+
+def _asked(signature: Signature, names: list[Any] | None) -> tuple[OutputName, ...] | None:
+    """The outputs that the caller names, each once; None if none is asked for.
+
+    Raises:
+        InvalidInputError: the model does not offer one.
+    """
+    if names is None:
+        return None
+    offered = signature.outputs
+    issues = [
+        InputIssue(
+            f"one of what this model offers in 'outputs': {', '.join(offered)}",
+            f"the name {clip(name)!r}" if isinstance(name, str) else describe(name),
+            hint=did_you_mean(name, offered) if isinstance(name, str) else None,
+        )
+        for name in names
+        if name not in offered
+    ]
+    if issues:
+        raise InvalidInputError(issues)
+    return tuple(dict.fromkeys(names))
+
+
+def _check_size(instances: Any, limit: int) -> None:
+    if not isinstance(instances, list) and not (isinstance(instances, dict) and instances):
+        wanted = "a list of rows, or an object of columns by feature name, in 'instances'"
+        raise InvalidInputError([InputIssue(wanted, describe(instances))])
+    n_rows = count_rows(instances)
+    if n_rows > limit or (n_rows < 1 and not _is_no_table(instances)):
+        raise InvalidInputError([InputIssue(f"1 to {limit} rows in 'instances'", count(n_rows, "row"))])
+
+
+def _is_no_table(instances: Any) -> bool:
+    """Whether it is an object without any list: the check of its columns tells better what is wrong."""
+    return isinstance(instances, dict) and not any(isinstance(values, list) for values in instances.values())
 
 
 def _by_name(features: Any) -> Any:
@@ -166,29 +173,6 @@ def _came_as(pair: Any) -> str:
     if isinstance(pair, dict) and pair.keys() == {"name", "value"}:
         return f"a name that is {describe(pair['name'])}"
     return describe(pair)
-
-
-def _probability(signature: Signature, outputs: Outputs, row: int, label: Any) -> Any:
-    """The probability that the model gives the label that it predicts; a list for several outputs."""
-    if outputs.probabilities is None or signature.classes is None:
-        return None
-    labels = [label] if signature.n_outputs == 0 else label
-    found = [
-        float(part[row, classes.index(name)]) if name in classes else None
-        for part, classes, name in zip(outputs.probabilities, signature.classes, labels, strict=True)
-    ]
-    return found[0] if signature.n_outputs == 0 else found
-
-
-def _probabilities(signature: Signature, outputs: Outputs) -> Any:
-    """The probabilities of the first row by class label; a list of such for several outputs."""
-    if outputs.probabilities is None or signature.class_names is None:
-        return None
-    found = [
-        dict(zip(names, part[0].tolist(), strict=True))
-        for part, names in zip(outputs.probabilities, signature.class_names, strict=True)
-    ]
-    return found[0] if signature.n_outputs == 0 else found
 
 
 _INFER_ERRORS = (400, 404, 413, 415, 422, 500, 503)
@@ -213,7 +197,7 @@ def _describe_predict(loaded: LoadedModel | None) -> dict[str, Any]:
             "timestamp": openapi.TIMESTAMP,
         }
     )
-    examples = {name: {"features": row} for name, row in openapi.row_examples(signature).items()}
+    examples = {name: {"features": row} for name, row in row_examples(signature).items()}
     return openapi.operation(
         "predict", "Predictions", "Predict one row", reply, body=body, errors=_INFER_ERRORS, examples=examples
     )
@@ -244,7 +228,7 @@ def _describe_batch(limit: int, loaded: LoadedModel | None) -> dict[str, Any]:
             "timestamp": openapi.TIMESTAMP,
         }
     )
-    found = openapi.row_examples(signature)
+    found = row_examples(signature)
     examples: dict[str, Any] = {form: {"instances": [found[form]] * 2} for form in ("list", "object") if form in found}
     return openapi.operation(
         "predict_batch", "Predictions", summary, reply, body=body, errors=_INFER_ERRORS, examples=examples

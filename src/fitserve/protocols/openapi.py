@@ -186,15 +186,6 @@ def row_schemas(signature: Signature) -> dict[str, Schema]:
     }
 
 
-def row_examples(signature: Signature) -> dict[str, Any]:
-    """The same valid row in each of its forms."""
-    if signature.is_open:
-        return {}
-    row = list(signature.example_row())
-    named = dict(zip(signature.names, row, strict=True))
-    return {"list": row, "object": named, "pairs": [{"name": key, "value": value} for key, value in named.items()]}
-
-
 def prediction_schema(signature: Signature) -> Schema:
     """One prediction: the label or the value that the model gives for a row."""
     if signature.is_open:

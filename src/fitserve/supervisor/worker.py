@@ -24,8 +24,8 @@ def run_worker(settings: Settings, listener: socket.socket, supervisor: Connecti
     """
     from fitserve.app import FitserveApp
     from fitserve.observe.logs import choose_format, configure_logging
-    from fitserve.protocols.native import describe_model, example_request
     from fitserve.server.listen import make_server, run_server
+    from fitserve.store.describe import describe_model, example_request
 
     # Ctrl-C reaches the whole process group: the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
