@@ -1,0 +1,156 @@
+"""A process gives up, for good, all that it does not need."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from dataclasses import dataclass
+from pathlib import Path  # noqa: TC003 - part of a record
+
+from fitserve.confine import landlock, seccomp
+from fitserve.confine.kernel import PR_SET_NO_NEW_PRIVS, machine, prctl
+from fitserve.confine.limits import set_limits
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """What a confined process may do besides computing and reading files.
+
+    Attributes:
+        writable: folders below which files may be made, changed and removed; or single files and
+            devices, which may be changed. ``/dev/null`` always may. Modes, owners and times of
+            files stay as they are made.
+        connect: hosts and ports that it may connect to. The kernel compares ports only (Landlock
+            cannot see addresses): a host stands here for the reader, and because a name, other
+            than an address, needs UDP to be looked up, which is then open to every address.
+        memory_bytes: address space beyond what it has at entry, or None for no bound. A thread
+            takes about 8 MiB of it. If it is bounded, files in memory cannot be made.
+        cpu_s: seconds of processor time from now on, of all threads together.
+        file_bytes: how large a file may grow.
+        open_files: how many files and sockets may be open at once.
+    """
+
+    writable: tuple[Path, ...] = ()
+    connect: tuple[tuple[str, int], ...] = ()
+    memory_bytes: int | None = None
+    cpu_s: int | None = None
+    file_bytes: int | None = None
+    open_files: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Confinement:
+    """What was reached.
+
+    Attributes:
+        landlock_abi: version of Landlock that is in force, or None.
+        has_seccomp: system calls are filtered.
+        missing: what this kernel cannot do, in words; empty if all was reached.
+    """
+
+    landlock_abi: int | None
+    has_seccomp: bool
+    missing: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """One line for a person: ``Landlock 7, seccomp``, or ``off: …``."""
+        if self.landlock_abi is None and not self.has_seccomp:
+            return f"off: missing {'; '.join(self.missing)}"
+        reached = [] if self.landlock_abi is None else [f"Landlock {self.landlock_abi}"]
+        reached += ["seccomp"] if self.has_seccomp else []
+        lacks = f"; missing: {'; '.join(self.missing)}" if self.missing else ""
+        return ", ".join(reached) + lacks
+
+
+_entered: Sandbox | None = None
+
+
+def entered() -> Sandbox | None:
+    """The sandbox that this process is in, if any."""
+    return _entered
+
+
+def enter(sandbox: Sandbox) -> Confinement:
+    """Confine this process, irrevocably: it may do what ``sandbox`` says, compute, read files, and serve
+    on sockets that it has. Refused are other programs and processes (``execve``, ``fork``, signals,
+    ``ptrace``), every other change of the file system, new sockets, and the administration of the machine.
+
+    Threads go on working, and new ones can be started. seccomp covers the threads that run
+    already; Landlock does so since ABI 8 only, so enter before any are started: those that ran
+    are counted in ``missing``. Call once per process.
+
+    Raises:
+        RuntimeError: this process is in a sandbox already.
+        OSError: a path of ``writable`` does not exist. Nothing has been restricted then.
+    """  # noqa: D205 - one sentence is not enough to say what is given up
+    global _entered  # noqa: PLW0603 - it is a property of the process
+    if _entered is not None:
+        msg = "this process has entered a sandbox already"
+        raise RuntimeError(msg)
+    abi, why_not = landlock.landlock_abi()
+    ports = {port for _, port in sandbox.connect}
+    rules = None if abi is None else landlock.make_ruleset(abi, sandbox.writable, ports)
+    missing: list[str] = []
+    try:
+        missing += set_limits(
+            memory_bytes=sandbox.memory_bytes,
+            cpu_s=sandbox.cpu_s,
+            file_bytes=sandbox.file_bytes,
+            open_files=sandbox.open_files,
+        )
+        if abi is not None and rules is not None:
+            prctl(PR_SET_NO_NEW_PRIVS, 1)
+            abi, lacks = _landlock(rules, abi, sandbox)
+            missing += lacks
+        else:
+            missing.append(why_not)
+    finally:
+        if rules is not None:
+            os.close(rules)
+    has_seccomp, lacks = _seccomp(sandbox)
+    _entered = sandbox
+    return Confinement(abi, has_seccomp, (*missing, *lacks))
+
+
+def _landlock(rules: int, abi: int, sandbox: Sandbox) -> tuple[int | None, list[str]]:
+    try:
+        landlock.restrict(rules, abi)
+    except OSError as exc:
+        return None, [f"Landlock ({exc.strerror})"]
+    missing = []
+    if abi < landlock.ABI_TRUNCATE:
+        missing.append("refusal to truncate files (Landlock 3)")
+    if abi < landlock.ABI_NET and sandbox.connect:
+        missing.append("the choice of ports (Landlock 4)")
+    before = 0 if abi >= landlock.ABI_ALL_THREADS else len(os.listdir("/proc/self/task")) - 1  # noqa: PTH208 - names only
+    if before:
+        missing.append(f"Landlock for {before} threads that ran before (Landlock 8)")
+    return abi, missing
+
+
+def _seccomp(sandbox: Sandbox) -> tuple[bool, list[str]]:
+    processor = machine()
+    if processor is None:
+        return False, ["seccomp (it is known on 64-bit Linux for x86-64 and aarch64 only)"]
+    code = seccomp.make_filter(
+        processor,
+        changes_folders=bool(sandbox.writable),
+        tcp=bool(sandbox.connect),
+        udp=any(not _is_address(host) for host, _ in sandbox.connect),
+        memory_files=sandbox.memory_bytes is None,
+    )
+    try:
+        prctl(PR_SET_NO_NEW_PRIVS, 1)
+        seccomp.install(processor, code)
+    except OSError as exc:
+        return False, [f"seccomp ({exc.strerror})"]
+    return True, []
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
