@@ -280,9 +280,11 @@ class FitserveApp(FastAPI):
         if self._openapi_key != key:
             self.openapi_schema = None
             document = super().openapi()
-            document["paths"] |= openapi.paths(self._own_routes, current)
-            for kind, found in openapi.components().items():
-                document.setdefault("components", {}).setdefault(kind, {}).update(found)
+            components = document.setdefault("components", {})
+            own = openapi.document(self._own_routes, current, taken=components.get("schemas", {}))
+            document["paths"] |= own["paths"]
+            for kind, found in own["components"].items():
+                components.setdefault(kind, {}).update(found)
             document.setdefault("tags", []).extend({"name": tag} for tag in openapi.TAGS)
             if current:
                 document["info"] |= {"title": current.name, "version": current.version}

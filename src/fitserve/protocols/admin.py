@@ -89,7 +89,7 @@ def _describe_reload(_: LoadedModel | None) -> dict[str, Any]:
         "reload",
         "Model",
         "Read the model file again",
-        reply,
+        openapi.Component("Reload", reply),
         description="Answers when the new version serves. If it cannot, the old one goes on and the reply says why.",
         errors=(403, 409, 422, 500, 503),
     )

@@ -77,9 +77,10 @@ def _describe_health(_: LoadedModel | None) -> dict[str, Any]:
             "timestamp": openapi.TIMESTAMP,
         }
     )
-    return openapi.operation("health", "Health", "Is it alive?", reply)
+    return openapi.operation("health", "Health", "Is it alive?", openapi.Component("Health", reply))
 
 
 def _describe_probe(name: str, summary: str, _: LoadedModel | None) -> dict[str, Any]:
     reply = openapi.object_of({"status": {"const": name}, "timestamp": openapi.TIMESTAMP})
-    return openapi.operation(name, "Health", summary, reply, errors=(500, 503))
+    component = openapi.Component(name.capitalize(), reply)
+    return openapi.operation(name, "Health", summary, component, errors=(500, 503))

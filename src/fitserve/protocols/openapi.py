@@ -1,6 +1,7 @@
 """The OpenAPI document of the model that serves: its own fields, classes and an example.
 
-A schema says exactly what the checks accept, so that a client made from it is never refused.
+A schema says what the checks accept, so that a client made from it is never refused. Whatever has a
+name is a component of the document, so that it stands there once and a generated client has a class of it.
 Source: https://spec.openapis.org/oas/v3.1.0
 """
 
@@ -9,15 +10,23 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import MAX_ISSUES
-from fitserve.signature import Field, Kind, Label, Signature
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from fitserve.protocols.base import Route
     from fitserve.store.catalog import LoadedModel
 
 Schema = dict[str, Any]
+
+
+class Component(dict[str, Any]):
+    """A schema that stands once in the document, under its name; elsewhere there is a reference to it."""
+
+    def __init__(self, name: str, schema: Mapping[str, Any]) -> None:
+        super().__init__(schema)
+        self.name = name
+
 
 _HEADERS: Schema = {
     "X-Process-Time": {
@@ -28,13 +37,30 @@ _HEADERS: Schema = {
     "X-Request-ID": {"description": "The caller's own if it was valid, else made here.", "schema": {"type": "string"}},
 }
 
+_HEADER_REFS: Schema = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
+
 TAGS = ("Predictions", "Model", "Health")
 """The groups of operations, in the order in which a reader wants them."""
 
 _NULLABLE_TEXT: Schema = {"type": ["string", "null"]}
 TIMESTAMP: Schema = {"type": "string", "format": "date-time"}
 
-_PROBLEM: Schema = {
+_ISSUE: Schema = Component(
+    "Issue",
+    {
+        "type": "object",
+        "properties": {
+            "row": {"type": ["integer", "null"]},
+            "column": _NULLABLE_TEXT,
+            "wanted": {"type": "string"},
+            "came": {"type": "string"},
+            "hint": _NULLABLE_TEXT,
+        },
+        "required": ["row", "column", "wanted", "came", "hint"],
+    },
+)
+
+_PROBLEM: Schema = Component("Problem", {
     "type": "object",
     "description": "RFC 9457 problem details.",
     "properties": {
@@ -50,23 +76,13 @@ _PROBLEM: Schema = {
         "errors": {
             "type": "array",
             "maxItems": MAX_ISSUES,
-            "items": {
-                "type": "object",
-                "properties": {
-                    "row": {"type": ["integer", "null"]},
-                    "column": _NULLABLE_TEXT,
-                    "wanted": {"type": "string"},
-                    "came": {"type": "string"},
-                    "hint": _NULLABLE_TEXT,
-                },
-                "required": ["row", "column", "wanted", "came", "hint"],
-            },
+            "items": _ISSUE,
         },
     },
     "required": [
         "type", "title", "status", "detail", "instance", "error", "status_code", "timestamp", "request_id",
     ],
-}  # fmt: skip
+})  # fmt: skip
 
 _ERRORS = {
     400: "The body is not JSON, or names a key twice.",
@@ -81,17 +97,45 @@ _ERRORS = {
 }
 
 
-def paths(routes: Iterable[Route], loaded: LoadedModel | None) -> Schema:
-    """The ``paths`` of the document."""
-    found: Schema = {}
+def document(routes: Iterable[Route], loaded: LoadedModel | None, taken: Collection[str] = ()) -> Schema:
+    """The ``paths`` and ``components`` of the document.
+
+    Args:
+        routes: of the protocols.
+        loaded: the model that serves.
+        taken: names of components that somebody else has defined.
+    """
+    found = _Components(taken)
+    paths: Schema = {}
     for route in routes:
-        found.setdefault(route.path, {})[route.method.lower()] = dict(route.operation(loaded))
-    return found
+        paths.setdefault(route.path, {})[route.method.lower()] = found.lifted(dict(route.operation(loaded)))
+    return {"paths": paths, "components": {"schemas": found.schemas, "headers": _HEADERS}}
 
 
-def components() -> Schema:
-    """The ``components`` of the document."""
-    return {"schemas": {"Problem": _PROBLEM}}
+class _Components:
+    """The components met so far, by name."""
+
+    def __init__(self, taken: Collection[str]) -> None:
+        self.schemas: Schema = {}
+        self._taken = {name.lower() for name in taken}
+
+    def lifted(self, value: Any) -> Any:
+        """The same with a reference in place of each component."""
+        if isinstance(value, list | tuple):
+            return [self.lifted(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        plain = {key: self.lifted(item) for key, item in value.items()}
+        if not isinstance(value, Component):
+            return plain
+        name, number = value.name, 1
+        # Without case: some generators make a file of each.
+        while name.lower() in self._taken and self.schemas.get(name) != plain:
+            number += 1
+            name = f"{value.name}{number}"
+        self._taken.add(name.lower())
+        self.schemas[name] = plain
+        return {"$ref": f"#/components/schemas/{name}"}
 
 
 def operation(
@@ -113,7 +157,7 @@ def operation(
         "responses": {
             "200": {
                 "description": "The answer.",
-                "headers": _HEADERS,
+                "headers": _HEADER_REFS,
                 "content": {"application/json": {"schema": reply}},
             },
             **{str(status): _error(status) for status in errors},
@@ -130,9 +174,8 @@ def operation(
 
 
 def _error(status: int) -> Schema:
-    schema = {"$ref": "#/components/schemas/Problem"}
-    content = {"application/problem+json": {"schema": schema}}
-    return {"description": _ERRORS[status], "headers": _HEADERS, "content": content}
+    content = {"application/problem+json": {"schema": _PROBLEM}}
+    return {"description": _ERRORS[status], "headers": _HEADER_REFS, "content": content}
 
 
 def object_of(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = ()) -> Schema:
@@ -143,86 +186,3 @@ def object_of(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = (
         "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
     }
-
-
-_JSON_TYPES: dict[Kind, tuple[str, ...]] = {
-    "number": ("number",),
-    "numeric": ("number", "boolean"),
-    "string": ("string",),
-    "boolean": ("boolean",),
-    "any": ("number", "string", "boolean"),
-}
-
-
-def field_schema(field: Field) -> Schema:
-    """One input value."""
-    bounds: Schema = {"minimum": -field.largest, "maximum": field.largest}
-    types = list(_JSON_TYPES[field.kind])
-    if field.is_closed and field.categories is not None:
-        return {"enum": [*field.categories, *([None] if field.is_nullable else [])]}
-    if field.is_nullable:
-        types = [*types, "null"]
-    schema: Schema = {"type": types[0] if len(types) == 1 else types}
-    return {**schema, **bounds} if "number" in types else schema
-
-
-def row_schemas(signature: Signature) -> dict[str, Schema]:
-    """The forms of one row: a list, an object by name, a list of name and value."""
-    if signature.is_open:
-        number = field_schema(Field(""))
-        return {"list": {"type": "array", "items": number, "minItems": 1}}
-    schemas = [field_schema(field) for field in signature.inputs]
-    n_features = len(schemas)
-    exactly: Schema = {"type": "array", "minItems": n_features, "maxItems": n_features}
-    is_uniform = all(schema == schemas[0] for schema in schemas)
-    pairs = [
-        object_of({"name": {"const": name}, "value": schema})
-        for name, schema in zip(signature.names, schemas, strict=True)
-    ]
-    return {
-        "list": {**exactly, "items": schemas[0]} if is_uniform else {**exactly, "prefixItems": schemas, "items": False},
-        "object": object_of(dict(zip(signature.names, schemas, strict=True))),
-        "pairs": {**exactly, "prefixItems": pairs, "items": False, "description": "In any order."},
-    }
-
-
-def prediction_schema(signature: Signature) -> Schema:
-    """One prediction: the label or the value that the model gives for a row."""
-    if signature.is_open:
-        return {}
-    if signature.classes is None:
-        one: list[Schema] = [{"type": ["number", "string", "boolean", "null"]}] * (signature.n_outputs or 1)
-    else:
-        one = [_label_schema(labels) for labels in signature.classes]
-    return _one_or_list(signature, one)
-
-
-def probability_schema(signature: Signature) -> Schema:
-    """The probability of the predicted class."""
-    if not signature.has_probabilities:
-        return {"type": "null"} if not signature.is_open else {}
-    number = {"type": ["number", "null"], "minimum": 0, "maximum": 1.000001}
-    return _one_or_list(signature, [number] * (signature.n_outputs or 1))
-
-
-def probabilities_schema(signature: Signature) -> Schema:
-    """The probability of each class, by its label."""
-    if not signature.has_probabilities or signature.class_names is None:
-        return {"type": "null"} if not signature.is_open else {}
-    number = {"type": ["number", "null"]}
-    return _one_or_list(signature, [object_of(dict.fromkeys(names, number)) for names in signature.class_names])
-
-
-def _label_schema(labels: tuple[Label, ...]) -> Schema:
-    names = {str: "string", bool: "boolean", int: "integer", float: "number"}
-    types = sorted({names[type(label)] for label in labels})
-    return {"type": types[0] if len(types) == 1 else types, "enum": list(labels)}
-
-
-def _one_or_list(signature: Signature, schemas: list[Schema]) -> Schema:
-    if signature.n_outputs == 0:
-        return schemas[0]
-    # Not prefixItems: tools read it as the list form of items, which OpenAPI 3.1 has not.
-    distinct = [schema for i, schema in enumerate(schemas) if schema not in schemas[:i]]
-    items = distinct[0] if len(distinct) == 1 else {"anyOf": distinct}
-    return {"type": "array", "minItems": signature.n_outputs, "maxItems": signature.n_outputs, "items": items}
