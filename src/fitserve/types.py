@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -120,3 +120,17 @@ class ModelFacts:
     model_type: str
     libraries: Mapping[str, tuple[str | None, str]]
     warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a model of the operator's own does when it begins and ends to serve, for pools of connections.
+
+    Attributes:
+        start: opens what predictions need. May be called again; only the first call does anything. May
+            raise anything. A prediction that comes before it calls it.
+        stop: closes it, after the last prediction. May be called without ``start``, and again.
+    """
+
+    start: Callable[[], None]
+    stop: Callable[[], None]

@@ -13,15 +13,23 @@ if TYPE_CHECKING:
 
     from fitserve.signature import Inputs, Signature
     from fitserve.trust.policy import TrustPolicy
-    from fitserve.types import Artifact, ModelFacts, Outputs
+    from fitserve.types import Artifact, Hooks, ModelFacts, Outputs
 
 
 def _nothing() -> None:
     """Import nothing."""
 
 
+def hooks_of(model: object) -> Hooks | None:
+    """The hooks of a model that has them. Both block: call them off the event loop."""
+    return getattr(model, "hooks", None)
+
+
 class Model(Protocol):
-    """A fitted model of any format, ready to predict."""
+    """A fitted model of any format, ready to predict.
+
+    One that holds connections also has an attribute ``hooks``, a :class:`~fitserve.types.Hooks`; see :func:`hooks_of`.
+    """
 
     @property
     def signature(self) -> Signature:
@@ -71,6 +79,17 @@ class Format:
     load: Callable[[Artifact, TrustPolicy], Model]
     prepare: Callable[[], None] = _nothing
     holds_code: bool = False
+
+
+def is_vouched_for(artifact: Artifact, policy: TrustPolicy) -> bool:
+    """Whether the policy lets the artifact's own code run: everything may, or these bytes are vouched for.
+
+    That a pin or signature fits has been checked before any format is asked to load: here it only
+    matters that there is one.
+    """
+    if policy.level == "pinned":
+        return artifact.digest in policy.pins or policy.verify_key is not None
+    return policy.level == "any"
 
 
 def require(module: str, extra: str) -> Any:
