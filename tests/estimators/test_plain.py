@@ -54,7 +54,7 @@ def test_it_gives_the_same_bits(estimator, data):
     X, y = data
     model = estimator.fit(X, y)
     served = snapshot(model)
-    assert served._plain is not None
+    assert served._calls.plain is not None
 
     for table in (X, X[:1], X[5:6] * 1e6, X * -3, np.zeros((2, X.shape[1]))):
         outputs = served.predict(table)
@@ -105,7 +105,7 @@ def test_what_overflows_in_a_scaler_is_refused_as_by_the_estimator():
     model = make_pipeline(StandardScaler(), LogisticRegression()).fit(*IRIS)
     model[0].scale_ = np.full(4, 1e-280)
     served = snapshot(model)
-    assert served._plain is not None
+    assert served._calls.plain is not None
 
     with np.errstate(all="ignore"), pytest.raises(InvalidInputError, match="becomes NaN or infinite"):
         served.predict(np.array([[1e30, 1, 1, 1]]))

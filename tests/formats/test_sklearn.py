@@ -27,7 +27,7 @@ from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, Polynomial
 from sklearn.utils import all_estimators
 
 from fitserve.errors import ArtifactError, InvalidInputError
-from fitserve.estimators.model import ARGMAX_CLASSIFIERS
+from fitserve.estimators.calls import ARGMAX_CLASSIFIERS
 from fitserve.formats.sklearn import load, snapshot
 from fitserve.signature import MAX_MAGNITUDE
 from fitserve.trust.policy import TrustPolicy
@@ -61,7 +61,7 @@ def test_the_shortcut_gives_the_labels_that_predict_gives(name, n_classes):
         warnings.simplefilter("ignore")
         estimator = kind(**options).fit(features, labels)
     model = snapshot(estimator)
-    assert model._is_argmax
+    assert model._calls.is_argmax
 
     table = features
     if name != "CategoricalNB":
@@ -87,7 +87,7 @@ def test_other_classifiers_are_asked_for_both(model):
 
     outputs = served.predict(X)
 
-    assert not served._is_argmax
+    assert not served._calls.is_argmax
     np.testing.assert_array_equal(outputs.predictions, model.predict(X))
 
 
@@ -108,7 +108,7 @@ def test_a_search_and_a_pipeline_are_looked_through():
     served = snapshot(search)
 
     assert served.facts.model_type == "LogisticRegression"
-    assert served._is_argmax
+    assert served._calls.is_argmax
     np.testing.assert_array_equal(served.predict(X).predictions, search.predict(X))
 
 
@@ -120,7 +120,7 @@ def test_names_are_learnt_and_no_frame_is_built_for_a_numeric_library_model():
     outputs = served.predict(served.signature.check(X.tolist()))  # warnings are errors here
 
     assert served.signature.names == ("a", "b", "c", "d")
-    assert served._frame_columns is None
+    assert not served.is_framed
     np.testing.assert_array_equal(outputs.probabilities[0], model.predict_proba(table))
 
 
@@ -180,12 +180,13 @@ def test_columns_of_a_table_are_learnt_from_their_transformers():
     fields = {field.name: field for field in served.signature.inputs}
 
     assert (fields["age"].kind, fields["age"].is_nullable) == ("number", True)
-    assert (fields["size"].kind, fields["size"].is_nullable) == ("number", False), "NaN would reach the classifier"
+    assert (fields["size"].kind, fields["size"].is_nullable) == ("numeric", False), "NaN would reach the classifier"
     assert (fields["city"].kind, fields["city"].categories, fields["city"].is_nullable) == ("string", ("a", "b"), True)
     assert (fields["free"].kind, fields["free"].is_nullable) == ("any", True), (
         "a column that is dropped may be anything"
     )
-    assert fields["age"].learnt_from == "ColumnTransformer.filled"
+    assert fields["age"].learnt_from == "SimpleImputer of ColumnTransformer.filled"
+    assert fields["city"].learnt_from == "OneHotEncoder of ColumnTransformer.coded"
 
 
 def test_a_column_that_is_passed_to_a_numeric_model_takes_numbers_and_booleans():
@@ -281,7 +282,7 @@ def test_labels_of_bytes_are_text():
 def test_a_broken_model_is_not_the_callers():
     model = make_pipeline(PolynomialFeatures(1), LogisticRegression(max_iter=1000)).fit(X, Y)
     served = snapshot(model)
-    served._estimator[-1].coef_ = served._estimator[-1].coef_[:, :2]
+    served._calls.estimator[-1].coef_ = served._calls.estimator[-1].coef_[:, :2]
 
     with pytest.raises(ValueError, match="mismatch"):
         served.predict(X)
@@ -306,8 +307,7 @@ class Ends:
 
 
 REFUSED = {
-    "nothing that predicts": (dumped(StandardScaler().fit(X)), "type StandardScaler, which has no predict"),
-    "a dictionary": (dumped({"model": 1}), "holds an object of type dict, which has no predict"),
+    "a dictionary": (dumped({"model": 1}), "holds an object of type dict, which has no predict or transform"),
     "a class": (dumped(LogisticRegression), "holds the class LogisticRegression"),
     "an unfitted model": (dumped(LogisticRegression()), "type LogisticRegression that is not fitted"),
     "an unfitted pipeline": (dumped(make_pipeline(StandardScaler(), LogisticRegression())), "not fitted"),

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fitserve.estimators.signature import class_in_sklearn
+from fitserve.estimators.walk import class_in_sklearn
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,7 +14,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, FitserveError
-from fitserve.estimators.model import EstimatorModel, has_method
+from fitserve.estimators.model import EstimatorModel
+from fitserve.estimators.walk import has_method
 from fitserve.formats.base import Format
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def load(artifact: Artifact, policy: TrustPolicy) -> EstimatorModel:  # noqa: AR
         except (Exception, SystemExit) as exc:  # a pickle may raise anything
             raise ArtifactError(_explain(exc)) from exc
     _refuse_unservable(estimator, "holds")
-    return EstimatorModel(estimator, caught=[warning.message for warning in caught], example=artifact.declared.example)
+    return EstimatorModel(estimator, caught=[warning.message for warning in caught], declared=artifact.declared)
 
 
 FORMAT = Format(
@@ -60,8 +61,10 @@ def _refuse_unservable(estimator: object, verb: str) -> None:
     if isinstance(estimator, type):
         msg = f"{verb} the class {estimator.__name__}, not a fitted estimator: give what fit() returned"
         raise ArtifactError(msg)
-    if not has_method(estimator, "predict"):
-        msg = f"{verb} an object of type {kind}, which has no predict: wanted a fitted estimator or pipeline"
+    if not (has_method(estimator, "predict") or has_method(estimator, "transform")):
+        msg = (
+            f"{verb} an object of type {kind}, which has no predict or transform: wanted a fitted estimator or pipeline"
+        )
         raise ArtifactError(msg)
     if type(estimator).__module__.startswith("sklearn."):
         from sklearn.exceptions import NotFittedError
