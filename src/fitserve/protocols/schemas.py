@@ -19,6 +19,8 @@ _JSON_TYPES: dict[Kind, tuple[str, ...]] = {
     "any": ("number", "string", "boolean"),
 }
 
+_NUMBER_NAMES: dict[Kind, str] = {"number": "Number", "numeric": "NumberOrBoolean", "any": "Value"}
+
 NUMBER_OR_NULL: Schema = {"type": ["number", "null"]}
 _ANY_VALUE: Schema = {"type": ["number", "string", "boolean", "null"]}
 _MOST_EXAMPLES = 5
@@ -41,8 +43,9 @@ def field_schema(field: Field, place: int = 0) -> Schema:
     if "number" in types:
         schema |= {"minimum": -field.largest, "maximum": field.largest}
     if field.categories:
-        schema["examples"] = list(field.categories[:_MOST_EXAMPLES])
-    return schema
+        return {**schema, "examples": list(field.categories[:_MOST_EXAMPLES])}
+    # The longest of them, which a table of hundreds of columns has in each: once is enough.
+    return Component(_NUMBER_NAMES[field.kind] + "OrNull" * field.is_nullable, schema) if "number" in types else schema
 
 
 def row_schemas(signature: Signature) -> dict[str, Schema]:
@@ -57,17 +60,23 @@ def row_schemas(signature: Signature) -> dict[str, Schema]:
     is_uniform = all(schema == schemas[0] for schema in schemas)
     values = {"items": schemas[0]} if is_uniform else {"prefixItems": schemas}
     pairs = [
-        object_of({"name": {"const": name}, "value": schema})
+        {"properties": {"name": {"const": name}, "value": schema}}
         for name, schema in zip(signature.names, schemas, strict=True)
     ]
-    by_name = object_of(dict(zip(signature.names, schemas, strict=True)))
+    pair = object_of({"name": {"type": "string"}, "value": {}})
+    by_name = _object_with_class(dict(zip(signature.names, schemas, strict=True)))
     return {
         "object": Component("Features", {**by_name, "description": "A row by feature name."}),
         "list": Component("FeatureList", {**exactly, **values, "description": "A row in the order of fitting."}),
         # Below allOf, so that a generator makes no class of each pair: a list that it meets would be taken for pairs.
         "pairs": Component(
             "FeaturePairs",
-            {**exactly, "items": {}, "allOf": [{"prefixItems": pairs}], "description": "Name and value, in any order."},
+            {
+                **exactly,
+                "items": {},
+                "allOf": [{"items": pair}, {"prefixItems": pairs}],
+                "description": "Name and value, in any order.",
+            },
         ),
     }
 
@@ -148,10 +157,32 @@ def one_of(labels: Sequence[Label]) -> Schema:
 
 def _variable_names(texts: list[str]) -> Schema:
     """Names for the members of an enumeration, where those that generators make would not all differ."""
-    made = [re.sub(r"\W+", "", text).upper() for text in texts]
+    made = [_letters(text) if text[:1].isalpha() else f"value{place}" for place, text in enumerate(texts)]
     if len(set(made)) == len(made):
         return {}
     return {"x-enum-varnames": [f"VALUE_{place}" for place in range(len(texts))]}
+
+
+_TAKEN_NAMES = frozenset({"cast", "cls", "d", "fielddict", "fromdict", "srcdict", "todict", "unset"})
+"""What openapi-python-client calls its own variables and methods in a class that it makes."""
+
+
+def _object_with_class(properties: dict[str, Schema]) -> Schema:
+    """An object of exactly these members, of which a generator can make a class.
+
+    Where two names become the same identifier, the members stand where it does not look: its class
+    then has none of its own and takes any.
+    """
+    schema = object_of(properties)
+    identifiers = set(map(_letters, properties))
+    if len(identifiers) == len(properties) and not identifiers & _TAKEN_NAMES and "" not in identifiers:
+        return schema
+    return {"type": "object", "allOf": [{"allOf": [schema]}]}
+
+
+def _letters(text: str) -> str:
+    """What all identifiers made of a text have in common."""
+    return re.sub(r"[\W_]+", "", text).lower()
 
 
 def _class_name(name: str) -> str:
@@ -162,7 +193,7 @@ def _class_name(name: str) -> str:
 
 
 def _by_label(names: tuple[str, ...]) -> Schema:
-    return object_of(dict.fromkeys(names, NUMBER_OR_NULL))
+    return _object_with_class(dict.fromkeys(names, NUMBER_OR_NULL))
 
 
 def _or_null(schema: Schema) -> Schema:
