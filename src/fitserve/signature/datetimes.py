@@ -27,7 +27,7 @@ _FORM = re.compile(
 )
 _DIGITS = (0, 1, 2, 3, 5, 6, 8, 9, 11, 12, 14, 15, 17, 18)
 _SEPARATORS = {4: b"-", 7: b"-", 10: b"T ", 13: b":", 16: b":", 19: b"."}
-_SHORTEST_TIME = 16
+_SHORTEST, _SHORTEST_TIME, _LONGEST = 10, 16, 32
 _LENGTHS = frozenset({10, 16, 19, *range(21, 27)})
 """Of a date; a time of minutes; of seconds; of a fraction of one to six digits."""
 
@@ -59,7 +59,7 @@ def instants(texts: Sequence[str]) -> NDArray[np.datetime64] | None:
     The texts are looked at as one matrix of characters: a tenth of the cost of one by one.
     """
     length = len(texts[0])
-    if set(map(len, texts)) != {length}:
+    if not _SHORTEST <= length <= _LONGEST or set(map(len, texts)) != {length}:
         return None
     try:
         raw = np.array(texts, dtype=f"S{length}")
