@@ -173,6 +173,8 @@ def _check_trees(model: dict[str, Any], head: XGBoostHead) -> None:
     roots, parents, children, spare, told, n_nodes = [], [], [], [], [], 0
     for i, tree in enumerate(trees):
         try:
+            # XGBoost puts a tree where its number says.
+            expect(isinstance(tree, dict) and type(tree.get("id")) is int and tree["id"] == i, "its 'id' is wrong")
             nodes = _check_tree(tree, head)
         except ArtifactError as exc:
             msg = f"{exc} (tree {i})"
