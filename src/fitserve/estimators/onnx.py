@@ -29,7 +29,7 @@ from fitserve.estimators.onnx_signature import (
     slots_of,
 )
 from fitserve.signature import Field, OutputName, Signature
-from fitserve.types import ModelFacts, Outputs
+from fitserve.types import Outputs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,29 +39,26 @@ if TYPE_CHECKING:
     from fitserve.estimators.onnx_graph import Graph
     from fitserve.estimators.onnx_signature import Note, Slot
     from fitserve.signature import Inputs, Label
-    from fitserve.types import Declared
+    from fitserve.types import Declared, ModelFacts
 
 MAGNITUDES: Final = (1e30, 1e15, 1e9)
 """The bounds that are tried for a model's numbers after those of their datatypes, the largest first."""
 
 
 class OnnxModel:
-    """An ONNX session and what is known of it.
+    """A session of ONNX Runtime, or of the same shape, and what is known of it.
 
     Args:
-        session: an ``onnxruntime.InferenceSession``.
+        session: an ``onnxruntime.InferenceSession``; used are ``get_inputs``, ``get_outputs`` and ``run``.
         graph: what stands in the same bytes.
         declared: what is said of it besides.
+        facts: of the file.
 
     Raises:
         ArtifactError: it takes or gives what is no table, or what is declared does not fit.
     """
 
-    is_library_code = True
-
-    def __init__(self, session: Any, graph: Graph, declared: Declared) -> None:
-        import onnxruntime
-
+    def __init__(self, session: Any, graph: Graph, declared: Declared, facts: ModelFacts) -> None:
         note = read_note(graph)
         self._session = session
         self._types = {output.name: output.type for output in session.get_outputs()}
@@ -69,11 +66,9 @@ class OnnxModel:
         said = declared.fields or declared.mlflow_fields or (note and note.fields) or declared.example
         self._slots = slots_of(session.get_inputs(), len(said) if said else None)
         self.signature = _inputs(self._slots, note, declared)
-        libraries: dict[str, tuple[str | None, str]] = {
-            "onnxruntime": (None, str(onnxruntime.__version__)),
-            "numpy": (None, np.__version__),
-        }
-        self.facts = ModelFacts("ONNX model", libraries)
+        self.facts = facts
+        # Such an operator may go on for longer on some values than on others.
+        self.is_library_code = not any(node.operator in {"Loop", "If"} for node in graph.nodes)
         trial = self._trial()
         classes = classes_of(graph, self._types, note, declared, trial)
         self._layout = noted_layout(note, self._types) if note else layout_of(self._types, trial, classes)

@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import numpy as np
+
 from fitserve.errors import ArtifactError, clip
 from fitserve.estimators.onnx_graph import looks_like_model, read_graph
 from fitserve.formats.base import Format, require
+from fitserve.types import ModelFacts
 
 if TYPE_CHECKING:
     from fitserve.estimators.onnx import OnnxModel
@@ -44,7 +47,13 @@ def load(artifact: Artifact, policy: TrustPolicy) -> OnnxModel:  # noqa: ARG001 
     except Exception as exc:  # the runtime has a class of its own for each status
         msg = f"is refused by ONNX Runtime: {clip(str(exc).partition('] : ')[2] or str(exc), 300)}"
         raise ArtifactError(msg) from exc
-    return OnnxModel(session, graph, artifact.declared)
+    return OnnxModel(session, graph, artifact.declared, _facts(runtime))
+
+
+def _facts(runtime: Any) -> ModelFacts:
+    """What runs the model; with what it was fitted stands in no ONNX file."""
+    libraries = {"onnxruntime": str(runtime.__version__), "numpy": np.__version__}
+    return ModelFacts("ONNX model", {name: (None, version) for name, version in libraries.items()})
 
 
 def _options(runtime: Any, graph: Graph, artifact: Artifact) -> Any:
