@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import stat
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from fitserve.errors import ArtifactError, ArtifactNotFoundError, clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
 
 MAX_FILE_BYTES = 16 * 2**30
 """The largest file, and the most that all files of a folder may hold together."""
@@ -203,3 +205,42 @@ def _leads_out(name: str) -> ArtifactError:
     return ArtifactError(
         f"has a link {clip(name, 200)} that leads out of the folder: links below it must be relative and stay inside"
     )
+
+
+def write_folder(out: Path, files: Mapping[str, bytes], *, is_replacing: bool) -> None:
+    """Write a folder beside its place and rename it into it, so that nobody ever reads half of one.
+
+    Args:
+        out: its place; empty, or there is nothing.
+        files: the content of each file by its path below the folder.
+        is_replacing: what is there is ours, and is removed.
+
+    Raises:
+        ArtifactError: it cannot be written, or something else is in its place. Nothing is left half-done; the text
+            names ``out``.
+    """
+    beside = None
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
+        for name, data in files.items():
+            _write(beside / "new" / name, data)
+        if is_replacing:
+            out.rename(beside / "old")
+        (beside / "new").rename(out)  # fails on a folder that has something in it
+    except OSError as exc:
+        if beside is not None and (beside / "old").exists() and not out.exists():
+            (beside / "old").rename(out)
+        msg = f"{out} cannot be written: {exc.strerror}"
+        raise ArtifactError(msg) from exc
+    finally:
+        if beside is not None:
+            shutil.rmtree(beside, ignore_errors=True)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

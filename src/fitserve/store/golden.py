@@ -136,7 +136,7 @@ def record(model: Model, rows: Sequence[Any]) -> Golden:
         ArtifactError: the model raises, or does not answer each row.
     """
     answers = {}
-    for name, (_, values) in _answers(model, rows, model.signature.outputs).items():
+    for name, (_, values) in _answers(model, rows, (*model.signature.outputs, "predict_proba")).items():
         is_first = name == model.signature.outputs[0]
         if is_first or sum(1 for value in values for _ in _leaves(value)) <= MAX_OUTPUT_VALUES:
             answers[name] = values

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 import tomllib
-from datetime import datetime  # noqa: TC003 - pydantic reads the annotations
+from datetime import date, datetime, time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import (
@@ -61,8 +61,18 @@ def _finite(label: str | float) -> str | float:
     return label
 
 
+def _plain(value: Any) -> Any:
+    """Spell TOML's dates and times as JSON has them, as text."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return value.isoformat() if isinstance(value, date | time) else value
+
+
 _Path = Annotated[str, Field(min_length=1, max_length=1024), AfterValidator(_plain_path)]
 _Label = Annotated[StrictStr | StrictBool | StrictInt | StrictFloat, AfterValidator(_finite)]
+_Document = Annotated[dict[str, Any], AfterValidator(_plain)]
 _Identifier = Annotated[str, Field(pattern=f"^{IDENTIFIER}$")]
 
 
@@ -91,10 +101,10 @@ class Manifest(BaseModel):
     name: _Identifier | None = None
     version: _Identifier | None = None
     format: Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,32}$")] | None = None
-    example: dict[str, Any] | None = Field(default=None, description="A valid row, by feature name.")
+    example: _Document | None = Field(default=None, description="A valid row, by feature name.")
     classes: tuple[_Label, ...] | None = Field(default=None, min_length=2, max_length=MAX_CATEGORIES)
     inputs: tuple[InputEntry, ...] | None = Field(default=None, min_length=1, max_length=MAX_INPUTS)
-    metadata: dict[str, Any] = Field(default_factory=dict)
+    metadata: _Document = Field(default_factory=dict)
 
     def declared(self, libraries: Mapping[str, str] | None = None) -> Declared:
         """What it says of the inputs and outputs."""

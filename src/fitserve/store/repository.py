@@ -27,11 +27,16 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".lzma", ".z")
 _VERSION = re.compile(r"^(?P<name>.+)_v(?P<version>\d.*)$", re.DOTALL)
 
 
-def read_artifact(path: Path) -> Artifact:
+def read_artifact(path: Path, *, is_whole: bool = False) -> Artifact:
     """Read a model once, with what its surroundings say of it.
 
     Of a folder, :func:`~fitserve.store.layouts.find_model` tells where the model is. A package's files are checked
     against the digests in its manifest.
+
+    Args:
+        path: of a file or a folder; links in it are followed.
+        is_whole: take with the one model file of a folder the other files in it, such as ONNX external data. Nobody
+            has vouched for them: for packing only.
 
     Raises:
         ArtifactNotFoundError: there is nothing at ``path``.
@@ -44,6 +49,8 @@ def read_artifact(path: Path) -> Artifact:
         return _file(opened, path.name, stem, _beside(path.with_name(stem + MANIFEST_SUFFIX)))
     with opened as folder:
         found = find_model(folder)
+        if is_whole:
+            found = replace(found, is_folder=True)
         own_name = path.name if path.name not in {"", ".."} else path.resolve().name
         return _whole(folder, found, own_name) if found.is_folder else _one_of(folder, found, own_name)
 

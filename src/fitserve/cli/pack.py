@@ -1,0 +1,159 @@
+"""``fitserve pack MODEL --out DIR``: a folder that proves itself."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fitserve.cli import refuse
+from fitserve.cli.options import LOADING, with_settings
+from fitserve.errors import ArtifactError, FitserveError, SettingsError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fitserve.settings import Settings
+    from fitserve.store.package import Run
+
+COMMAND = typer.Typer()
+
+
+@COMMAND.command()
+@with_settings(only=LOADING)
+def pack(  # noqa: PLR0913 - one for each option
+    path: Annotated[Path, typer.Argument(metavar="MODEL", help="The model file or folder.")],
+    *,
+    out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write.")],
+    examples: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Rows that the model takes: .csv, .json, .jsonl or .parquet."),
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; else by its file.")] = None,
+    version: Annotated[str | None, typer.Option(help="Its version; else by its file, else by its digest.")] = None,
+    metadata: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="What else to say of it. May be given several times.")
+    ] = None,
+    classes: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Labels for a model that only knows 0, 1, …, in this order.")
+    ] = None,
+    rows: Annotated[int, typer.Option(min=1, max=10_000, help="The most golden samples to keep.")] = 100,
+    force: Annotated[bool, typer.Option("--force", help="Replace a package that is there.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
+    flags: dict[str, Any],
+) -> None:
+    """Write a folder with a model, its signature, and golden samples that are replayed before it serves.
+
+    The golden samples are rows of FILE, with the outputs that the model gives here: they are stored as they are, so
+    take rows that may lie beside the model. Leaves with 1 and the reason if the model cannot be served.
+    """
+    from fitserve.settings import read_settings
+    from fitserve.store.package import Wanted
+    from fitserve.store.package import pack as write_package
+
+    try:
+        wanted = Wanted(
+            name=_identifier("--name", name),
+            version=_identifier("--version", version),
+            metadata=_pairs(metadata or []),
+            classes=_labels(classes),
+            n_rows=rows,
+            is_forced=force,
+        )
+        settings, _ = read_settings(flags)
+        written = write_package(
+            path, out, examples=examples, wanted=wanted, policy=_policy(settings), run=_runner(settings)
+        )
+    except FitserveError as exc:
+        raise refuse(_with_way_out(exc, path)) from None
+    _print(written, out, is_json=is_json)
+
+
+def _print(written: Mapping[str, Any], out: Path, *, is_json: bool) -> None:
+    if is_json:
+        import orjson
+
+        typer.echo(orjson.dumps(written, option=orjson.OPT_INDENT_2).decode())
+        return
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    console = Console()
+    console.print(f"[bold]{escape(written['name'])} {escape(written['version'])}[/bold]  {written['format']}  {out}")
+    table = Table("file", "bytes")
+    for name, size in written["files"].items():
+        table.add_row(escape(name), f"{size:,}")
+    console.print(table)
+    outputs = ", ".join(output["name"] for output in written["golden"]["outputs"])
+    console.print(f"{written['n_rows']} golden samples of {written['rows_are']}: {outputs}; replayed, and the same.")
+    if written["left_out"]:
+        console.print(f"Left out, because the model does not take them: {escape(', '.join(written['left_out']))}")
+    for warning in written["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    console.print(f"\npin it:  --pin {written['digest']}", soft_wrap=True)
+    console.print(f"serve it:  fitserve run {out}", soft_wrap=True, highlight=False)
+
+
+def _identifier(flag: str, word: str | None) -> str | None:
+    import re
+
+    from fitserve.store.manifest import IDENTIFIER
+
+    if word is not None and not re.fullmatch(IDENTIFIER, word):
+        msg = f"{flag}: {word[:64]!r} is none: wanted letters, digits and . _ + - up to 64"
+        raise SettingsError(msg)
+    return word
+
+
+def _pairs(words: list[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    if wrong := next((word for word, (key, sign, _) in zip(words, pairs, strict=True) if not (key and sign)), None):
+        msg = f"--metadata: wanted KEY=VALUE, came {wrong[:60]!r}"
+        raise SettingsError(msg)
+    return {key: value for key, _, value in pairs}
+
+
+def _labels(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    labels = tuple(label.strip() for label in text.split(","))
+    if len(set(labels)) < len(labels) or len(labels) < 2 or not all(labels):  # noqa: PLR2004
+        msg = f"--classes: wanted at least two different labels with commas between, came {text[:60]!r}"
+        raise SettingsError(msg)
+    return labels
+
+
+def _with_way_out(error: FitserveError, path: Path) -> FitserveError:
+    """Add to a refusal of a class of the notebook what would do without it."""
+    if isinstance(error, ArtifactError) and "__main__" in f"{error}{getattr(error, 'missing', ())}":
+        return error.reworded(
+            f"{error}. Classes of __main__ cannot be found where the model serves: move them into a module and save "
+            f"the model again, or convert it where it was made: fitserve convert {path} {path.with_suffix('.onnx')}"
+        )
+    return error
+
+
+def _policy(settings: Settings) -> Any:
+    from fitserve.trust.policy import TrustPolicy
+
+    return TrustPolicy(
+        level=settings.trust,
+        allow=frozenset(settings.allow),
+        pins=frozenset(pin.removeprefix("sha256:") for pin in settings.pin),
+        verify_key=settings.verify_key,
+        code_path=settings.code_path,
+    )
+
+
+def _runner(settings: Settings) -> Run:
+    from fitserve.confine.child import shared_template
+
+    template = shared_template(("numpy", "sklearn", "fitserve.store.package"))
+
+    def run(task: str, request: dict[str, Any], blobs: Sequence[bytes]) -> dict[str, Any]:
+        memory_bytes = settings.load_memory_bytes or 2**30 + 8 * sum(map(len, blobs))
+        return template.run(task, {**request, "memory_bytes": memory_bytes}, blobs, deadline_s=settings.load_timeout_s)
+
+    return run

@@ -1,0 +1,292 @@
+"""``fitserve pack``: a model becomes a folder that proves itself.
+
+The model, a manifest with its signature, the versions of the libraries and the sha256 of each file, and golden
+samples: rows with the outputs that they gave here. The model is loaded and answers in a confined child; this process
+handles bytes only.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from fitserve.errors import ArtifactError, InvalidInputError
+from fitserve.store.examples import ORIGIN, Examples, example_of, fit_rows, learn_fields, read_examples
+from fitserve.store.files import write_folder
+from fitserve.store.golden import GOLDEN_FILE, MAX_GOLDEN_ROWS, golden_json, record, replay, self_made_rows
+from fitserve.store.layouts import MLFLOW, format_of
+from fitserve.store.manifest import PACKAGE_MANIFEST, InputEntry, PackageManifest
+from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
+from fitserve.store.repository import read_artifact
+from fitserve.types import Golden
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
+
+    from fitserve.formats.base import Model
+    from fitserve.signature import Field
+    from fitserve.trust.policy import TrustPolicy
+    from fitserve.types import Artifact
+
+    Run: TypeAlias = Callable[[str, dict[str, Any], Sequence[bytes]], dict[str, Any]]
+    """Calls ``package.module:function`` with a request and blobs, in a confined child, and returns its answer."""
+
+GOLDEN_ROWS = 100
+"""Golden rows unless told otherwise: enough to meet most categories, answered in milliseconds."""
+
+MODEL_FOLDER = "model"
+"""Where a model that is itself a folder lies in a package."""
+
+_OWN_FILES = frozenset({PACKAGE_MANIFEST, GOLDEN_FILE})
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What the author asks of a package.
+
+    Attributes:
+        name: of the model; else the one that it has.
+        version: likewise.
+        metadata: added to what the model has.
+        classes: labels for a model that only knows 0, 1, ….
+        n_rows: the most golden rows.
+        is_forced: an existing package is replaced.
+    """
+
+    name: str | None = None
+    version: str | None = None
+    metadata: Mapping[str, str] | None = None
+    classes: tuple[str, ...] | None = None
+    n_rows: int = GOLDEN_ROWS
+    is_forced: bool = False
+
+
+def pack(
+    source: Path, out: Path, *, examples: Path | None, wanted: Wanted, policy: TrustPolicy, run: Run
+) -> dict[str, Any]:
+    """Pack a model into the folder ``out``, read it back, and replay what was written.
+
+    Returns:
+        What was written, as a JSON object.
+
+    Raises:
+        ArtifactError: the model cannot be served, the examples do not fit, or ``out`` is in the way. The text names
+            the path that it speaks of.
+    """
+    is_replacing = _is_package(out, is_forced=wanted.is_forced)
+    with _named(source):
+        artifact = read_artifact(source, is_whole=True)
+        declared = replace(artifact.declared, classes=wanted.classes or artifact.declared.classes)
+        artifact = replace(
+            artifact,
+            name=wanted.name or artifact.name,
+            version=wanted.version or artifact.version,
+            declared=declared,
+            golden=None,
+            metadata={**artifact.metadata, **(wanted.metadata or {})},
+        )
+    rows = None
+    if examples is not None:
+        with _named(examples):
+            rows = read_examples(examples)
+    message, blobs = artifact_message(artifact)
+    request = {
+        "artifact": message,
+        "policy": policy_message(policy),
+        "rows": None if rows is None else asdict(rows),
+        "n_rows": min(wanted.n_rows, MAX_GOLDEN_ROWS),
+    }
+    try:
+        answer = run("fitserve.store.package:pack_task", request, blobs)
+    except ArtifactError as exc:
+        raise exc.reworded(f"{source} {exc}") from exc
+    files = _contents(artifact, answer)
+    write_folder(out, files, is_replacing=is_replacing)
+    with _named(out):
+        packed = read_artifact(out)
+        message, blobs = artifact_message(packed)
+        # Whatever vouched for the model vouches for its package, which has been made of the same bytes just now.
+        vouched = replace(policy, pins=policy.pins and policy.pins | {packed.digest}, verify_key=None)
+        if policy.level == "pinned":
+            vouched = replace(vouched, pins=vouched.pins | {packed.digest})
+        request = {"artifact": message, "policy": policy_message(vouched)}
+        report = run("fitserve.store.package:replay_task", request, blobs)
+    sizes = {path: len(data) for path, data in files.items()}
+    return {
+        "name": packed.name,
+        "version": packed.version,
+        "digest": f"sha256:{packed.digest}",
+        "format": answer["format"],
+        "files": sizes,
+        "n_rows": len(answer["golden"]["rows"]),
+        "rows_are": "self-made" if rows is None else ORIGIN,
+        "left_out": answer["left_out"],
+        "warnings": answer["warnings"],
+        "golden": report,
+    }
+
+
+@contextlib.contextmanager
+def _named(path: Path) -> Any:
+    """Put the path before the text of an error, for the operator."""
+    try:
+        yield
+    except ArtifactError as exc:
+        raise exc.reworded(f"{path} {exc}") from exc
+
+
+def pack_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:
+    """In the child: load the model, learn from the examples, and answer the golden rows.
+
+    Raises:
+        ArtifactError: the model cannot be served, or its examples do not fit.
+    """
+    artifact = artifact_of(request["artifact"], blobs)
+    load = _loader(artifact, request)
+    model = load(artifact)
+    left_out: list[str] = []
+    if request["rows"] is None:
+        golden_rows = self_made_rows(model.signature)
+        if not golden_rows:
+            msg = "does not tell its features: give rows for it, by --examples"
+            raise ArtifactError(msg)
+    else:
+        examples = Examples(**request["rows"])
+        try:
+            rows, fields, left_out = fit_rows(examples, model.signature)
+        except ArtifactError as exc:
+            msg = f"cannot take the example rows: their file {exc}"
+            raise ArtifactError(msg) from exc
+        # What the author's own manifest says goes before what the rows say.
+        declared = artifact.declared
+        if declared.fields is None and (learnt := learn_fields(fields, rows)) != model.signature.inputs:
+            declared = replace(declared, fields=learnt)
+        if declared.fields is not None and declared.example is None:
+            declared = replace(declared, example=example_of(declared.fields, rows))
+        model = _reloaded(load, replace(artifact, declared=declared))
+        golden_rows = rows[:: max(1, -(-len(rows) // request["n_rows"]))]  # spread over the file, which may be sorted
+        if model.signature.is_named:
+            golden_rows = [dict(zip(model.signature.names, row, strict=True)) for row in golden_rows]
+    return _answer(model, artifact, golden_rows, left_out)
+
+
+def _reloaded(load: Callable[[Artifact], Model], artifact: Artifact) -> Model:
+    """The model with all that is declared; without the made-up example if the model does not answer that."""
+    try:
+        return load(artifact)
+    except ArtifactError:
+        return load(replace(artifact, declared=replace(artifact.declared, example=None)))
+
+
+def _answer(model: Model, artifact: Artifact, rows: Sequence[Any], left_out: Sequence[str]) -> dict[str, Any]:
+    try:
+        golden = record(model, rows)
+    except InvalidInputError as exc:
+        msg = f"cannot take the example rows: {exc}"
+        raise ArtifactError(msg) from exc
+    signature = model.signature
+    is_told = artifact.declared.classes is not None and signature.n_outputs == 0
+    # Without names of its own or from the rows it is told nothing, so that it stays without.
+    is_named = signature.is_named
+    example = dict(zip(signature.names, signature.example, strict=True)) if is_named and signature.example else None
+    return {
+        "format": format_of(artifact).name,
+        "inputs": [_entry(field) for field in signature.inputs] if is_named else [],
+        "example": None if example is None or None in example.values() else example,
+        "classes": list(artifact.declared.classes or ()) if is_told else None,
+        "libraries": {name: at_fit or now for name, (at_fit, now) in model.facts.libraries.items()},
+        "golden": asdict(golden),
+        "left_out": list(left_out),
+        "warnings": list(model.facts.warnings),
+    }
+
+
+def _entry(field: Field) -> dict[str, Any]:
+    return {
+        "name": field.name,
+        "kind": field.kind,
+        "nullable": field.is_nullable,
+        "categories": None if field.categories is None else list(field.categories),
+        "closed": field.is_closed,
+        "learnt_from": field.learnt_from,
+    }
+
+
+def replay_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:
+    """In the child: load a package and replay its golden samples.
+
+    Raises:
+        ArtifactError: it cannot be served, or answers otherwise than it did.
+    """
+    artifact = artifact_of(request["artifact"], blobs)
+    model = _loader(artifact, request)(artifact)
+    assert artifact.golden is not None  # it has just been packed
+    report = replay(model, artifact.golden)
+    if not report.is_ok:
+        msg = f"does not answer as it did a moment ago: {report.mismatch}"
+        raise ArtifactError(msg)
+    return {"is_ok": True, "n_rows": report.n_rows, "outputs": [asdict(output) for output in report.outputs]}
+
+
+def _loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifact], Model]:
+    """Import what the format needs, confine this process if that is asked, and return what loads."""
+    known = format_of(artifact)
+    known.prepare()
+    if "memory_bytes" in request:
+        from fitserve.confine.sandbox import Sandbox, enter
+
+        enter(Sandbox(memory_bytes=request["memory_bytes"]))
+    policy = policy_of_message(request["policy"])
+    return lambda wanted: known.load(wanted, policy)
+
+
+def _contents(artifact: Artifact, answer: Mapping[str, Any]) -> dict[str, bytes]:
+    """Every file of the package, by its path in it."""
+    if MLFLOW in artifact.files:
+        model = MODEL_FOLDER
+        files = {f"{MODEL_FOLDER}/{path}": data for path, data in artifact.files.items()}
+    elif artifact.files:
+        model = next(path for path, data in artifact.files.items() if data is artifact.data)
+        files = {path: data for path, data in artifact.files.items() if path not in _OWN_FILES}
+    else:
+        model = artifact.file_name if artifact.file_name not in _OWN_FILES else f"model-{artifact.file_name}"
+        files = {model: artifact.data}
+    files[GOLDEN_FILE] = golden_json(Golden(**answer["golden"]))
+    manifest = PackageManifest(
+        schema=1,
+        name=artifact.name,
+        version=artifact.version,
+        format=answer["format"],
+        model=model,
+        golden=GOLDEN_FILE,
+        packed_at=datetime.now(UTC).replace(microsecond=0),
+        example=answer["example"],
+        classes=answer["classes"],
+        inputs=tuple(InputEntry(**entry) for entry in answer["inputs"]) or None,
+        libraries=answer["libraries"],
+        metadata=dict(artifact.metadata),
+        files={path: hashlib.sha256(data).hexdigest() for path, data in files.items()},
+    )
+    return {**files, PACKAGE_MANIFEST: manifest.toml().encode()}
+
+
+def _is_package(out: Path, *, is_forced: bool) -> bool:
+    """Whether a package is there, which may be replaced; refuse a place where something else is."""
+    if not out.exists() and not out.is_symlink():
+        return False
+    if out.is_symlink() or not out.is_dir():
+        msg = f"{out} is in the way: it is no folder"
+        raise ArtifactError(msg)
+    if not any(out.iterdir()):
+        return False
+    if not (out / PACKAGE_MANIFEST).is_file():
+        msg = f"{out} is in the way: it is a folder of something else than a package"
+        raise ArtifactError(msg)
+    if not is_forced:
+        msg = f"{out} is a package already: --force replaces it"
+        raise ArtifactError(msg)
+    return True
