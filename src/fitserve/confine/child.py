@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from fitserve.confine import template as template_program
-from fitserve.confine.outcome import NEVER_STARTED, Outcome, answer
+from fitserve.confine.outcome import TEMPLATE_ENDED, Outcome, answer
 from fitserve.confine.template import EXIT_CODE, IDLE_S, STARTED
 from fitserve.confine.wire import LENGTH, pack
 from fitserve.errors import ArtifactError
@@ -133,7 +133,7 @@ class Template:
         try:
             for _ in range(2):  # a template may have died, long ago or now
                 outcome = self._try(payload, deadline_s)
-                if outcome is not NEVER_STARTED:
+                if outcome != TEMPLATE_ENDED:
                     return answer(outcome, deadline_s, self._longest_reply_bytes)
         finally:
             os.close(payload)
@@ -156,10 +156,10 @@ class Template:
                     os.close(their_reply)
                     os.close(their_stderr)
             if control is None:
-                return NEVER_STARTED
+                return TEMPLATE_ENDED
             watch = _Watch(reply, status, stderr, self._longest_reply_bytes)
             outcome = watch.until_answer(deadline_s)
-        if outcome is NEVER_STARTED:
+        if outcome == TEMPLATE_ENDED:
             self._drop(control)
         return outcome
 
@@ -219,9 +219,13 @@ class _Watch:
             if self._told and not is_started:
                 is_started, end = True, time.monotonic() + deadline_s
             if time.monotonic() >= end:
+                if not is_started:
+                    raise ArtifactError(
+                        f"cannot be tried: the process that tries models did not come up in {START_S:g} s"
+                    )
                 is_late = True
                 break
-        return self._outcome(is_started=is_started, is_late=is_late)
+        return self._outcome(is_late=is_late)
 
     def _is_complete(self) -> bool:
         if self._status.fileno() not in self._said or len(self._told) > len(STARTED):
@@ -255,14 +259,12 @@ class _Watch:
             del said[:-KEPT_STDERR_BYTES]
         return True
 
-    def _outcome(self, *, is_started: bool, is_late: bool) -> Outcome:
-        # A quick child answers before the template has told of it.
-        if not (is_started or is_late or self._told or self._reply):
-            return NEVER_STARTED
+    def _outcome(self, *, is_late: bool) -> Outcome:
         size = self._reply_size()
         is_whole = size is not None and len(self._reply) == size <= self._longest_bytes
         is_long = len(self._reply) > self._longest_bytes or (size is not None and size > self._longest_bytes)
         told = bytes(self._told[len(STARTED) :])
+        # Without an exit code it is equal to TEMPLATE_ENDED, unless it is late or has replied.
         return Outcome(
             reply=bytes(self._reply[LENGTH.size :]) if is_whole else None,
             exit_code=EXIT_CODE.unpack(told)[0] if len(told) == EXIT_CODE.size else None,

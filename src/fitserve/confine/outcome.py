@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from fitserve.confine.wire import one_line, rebuild
@@ -25,12 +25,12 @@ class Outcome:
 
     reply: bytes | None = None
     exit_code: int | None = None
-    stderr: str = ""
+    stderr: str = field(default="", compare=False)
     is_late: bool = False
     is_long: bool = False
 
 
-NEVER_STARTED = Outcome()
+TEMPLATE_ENDED = Outcome()
 """The template ended before the child did: nothing is known of the child."""
 
 
@@ -81,8 +81,7 @@ def _too_much(memory_bytes: int | None) -> str:
 
 def _end(outcome: Outcome) -> str:
     code, words = outcome.exit_code, _last_words(outcome.stderr)
-    if code is None:
-        return "did not answer when it was tried: its process ended"
+    assert code is not None, "else the template has ended"
     if "bad_alloc" in words or "MemoryError" in words:
         return f"needs more memory than it may use when it is tried ({words})"
     if code >= 0:
@@ -96,6 +95,6 @@ def _end(outcome: Outcome) -> str:
 
 
 def _last_words(stderr: str) -> str:
-    """The last line that a native library wrote before it gave up, clipped."""
-    lines = [line for line in stderr.splitlines() if line.strip()]
-    return one_line(" ".join(lines[-2:]), 200)
+    """The last lines that a native library wrote before it gave up, clipped."""
+    lines = [one_line(line, 120) for line in stderr.splitlines() if line.strip()]
+    return " ".join(lines[-2:])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import threading
 from dataclasses import dataclass
 from pathlib import Path  # noqa: TC003 - part of a record
 
 from fitserve.confine import landlock, seccomp
-from fitserve.confine.kernel import PR_SET_NO_NEW_PRIVS, machine, prctl
+from fitserve.confine.kernel import PR_SET_NO_NEW_PRIVS, drop_capabilities, machine, prctl
 from fitserve.confine.limits import set_limits
 
 
@@ -72,9 +73,12 @@ def entered() -> Sandbox | None:
 
 
 def enter(sandbox: Sandbox) -> Confinement:
-    """Confine this process, irrevocably: it may do what ``sandbox`` says, compute, read files, and serve
-    on sockets that it has. Refused are other programs and processes (``execve``, ``fork``, signals,
-    ``ptrace``), every other change of the file system, new sockets, and the administration of the machine.
+    """Confine this process, irrevocably, to what ``sandbox`` says.
+
+    It may compute besides, read files, and serve on sockets that it has. Refused are other
+    programs and processes (``execve``, ``fork``, signals, ``ptrace``), every other change of the
+    file system, new sockets, and the administration of the machine. Root keeps no capability but
+    those to read files.
 
     Threads go on working, and new ones can be started. seccomp covers the threads that run
     already; Landlock does so since ABI 8 only, so enter before any are started: those that ran
@@ -83,7 +87,7 @@ def enter(sandbox: Sandbox) -> Confinement:
     Raises:
         RuntimeError: this process is in a sandbox already.
         OSError: a path of ``writable`` does not exist. Nothing has been restricted then.
-    """  # noqa: D205 - one sentence is not enough to say what is given up
+    """
     global _entered  # noqa: PLW0603 - it is a property of the process
     if _entered is not None:
         msg = "this process has entered a sandbox already"
@@ -123,10 +127,18 @@ def _landlock(rules: int, abi: int, sandbox: Sandbox) -> tuple[int | None, list[
         missing.append("refusal to truncate files (Landlock 3)")
     if abi < landlock.ABI_NET and sandbox.connect:
         missing.append("the choice of ports (Landlock 4)")
-    before = 0 if abi >= landlock.ABI_ALL_THREADS else len(os.listdir("/proc/self/task")) - 1  # noqa: PTH208 - names only
+    before = 0 if abi >= landlock.ABI_ALL_THREADS else _older_threads()
     if before:
         missing.append(f"Landlock for {before} threads that ran before (Landlock 8)")
     return abi, missing
+
+
+def _older_threads() -> int:
+    """How many threads this process has besides the calling one."""
+    try:
+        return len(os.listdir("/proc/self/task")) - 1  # noqa: PTH208 - their number is enough
+    except OSError:  # /proc is not mounted
+        return threading.active_count() - 1
 
 
 def _seccomp(sandbox: Sandbox) -> tuple[bool, list[str]]:
@@ -142,6 +154,7 @@ def _seccomp(sandbox: Sandbox) -> tuple[bool, list[str]]:
     )
     try:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
+        drop_capabilities(processor)
         seccomp.install(processor, code)
     except OSError as exc:
         return False, [f"seccomp ({exc.strerror})"]

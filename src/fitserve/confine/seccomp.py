@@ -40,8 +40,8 @@ _TERMINAL_IOCTLS = (0x5401, 0x802C542A, 0x5413)  # TCGETS, TCGETS2, TIOCGWINSZ: 
 _FILE_IOCTLS = (0x541B, 0x5421, 0x5450, 0x5451)  # FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 9, 36, 37, 38, 1030, 1031, 1032, 1033, 1034)
 """Copies, flags, locks, pipe sizes and seals; not F_SETOWN and F_SETSIG, which have signals sent to others."""
-_PRCTLS = (1, 2, 3, 15, 16, 21, 23, 30, 38, 39, 41, 42, 51, 64, 0x53564D41)
-"""Names, death signal, reading of what is set, THP, vector lengths, names of memory."""
+_PRCTLS = (2, 3, 15, 16, 21, 23, 30, 38, 39, 41, 42, 51, 64, 0x53564D41)
+"""Names, reading of what is set, THP, vector lengths; not the death signal, by which a child ends with its template."""
 
 
 class _Instruction(ctypes.Structure):

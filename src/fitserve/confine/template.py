@@ -35,6 +35,8 @@ STARTED = b"\1"
 EXIT_CODE = struct.Struct("!i")
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
+_ENVIRONMENT = dict.fromkeys(_ONE_THREAD, "1") | {"JOBLIB_MULTIPROCESSING": "0"}
+"""A model whose ``n_jobs`` asks for processes works one after the other instead: confined, it could start none."""
 
 
 class _Template:
@@ -61,6 +63,10 @@ class _Template:
         for module in ("fitserve.confine.task", "fitserve.confine.kernel", *self._options["preload"]):
             with contextlib.suppress(Exception):
                 importlib.import_module(module)
+            if _has_threads():
+                # A fork would copy the locks that they hold. onnxruntime 1.32 starts one when it is imported.
+                self._options["preload"] = [name for name in self._options["preload"] if name != module]
+                self._execute("warm")
         gc.collect()
         gc.freeze()  # the children do not touch, and thereby copy, what lives here
         self._is_warm = True
@@ -71,7 +77,7 @@ class _Template:
             may_cool = self._is_warm and not self._children
             ready = self._poll.poll(self._options["idle_s"] * 1000 if may_cool else None)
             if not ready:
-                self._cool_down()
+                self._execute("cold")
             for descriptor, _ in ready:
                 if descriptor == self._control.fileno():
                     if not self._take_task():
@@ -85,18 +91,21 @@ class _Template:
                     self._poll.unregister(descriptor)
                     _kill_group(self._children[descriptor])
 
-    def _cool_down(self) -> NoReturn:
+    def _execute(self, mode: str) -> NoReturn:
+        """Begin anew, without what was imported. What waits in the socket goes on waiting there."""
         self._control.set_inheritable(True)
-        os.execv(sys.executable, _command(str(self._control.fileno()), self._options, "cold"))  # noqa: S606 - itself
+        os.execv(sys.executable, _command(str(self._control.fileno()), self._options, mode))  # noqa: S606 - itself
 
     def _take_task(self) -> bool:
+        if not self._control.recv(1, socket.MSG_PEEK):
+            return False
+        self.warm_up()
         data, descriptors, _, _ = socket.recv_fds(self._control, 1, 4)
         if not data or len(descriptors) < 4:  # noqa: PLR2004 - reply, status, payload, stderr
             return False
         for descriptor in descriptors:
             os.set_inheritable(descriptor, False)
         reply, status, payload, stderr = descriptors
-        self.warm_up()
         template = os.getpid()
         pid = os.fork()
         if pid == 0:
@@ -124,6 +133,13 @@ class _Template:
                 self._poll.unregister(status)
             _tell(status, EXIT_CODE.pack(os.waitstatus_to_exitcode(code)))
             os.close(status)
+
+
+def _has_threads() -> bool:
+    try:
+        return len(os.listdir("/proc/self/task")) > 1  # noqa: PTH208 - pathlib is not needed otherwise
+    except OSError:
+        return False
 
 
 def _tell(status: int, data: bytes) -> None:
@@ -182,7 +198,7 @@ def main() -> None:
     descriptors, text, mode = sys.argv[1:]
     options = json.loads(text)
     sys.path[:] = options["path"]
-    os.environ.update(dict.fromkeys(_ONE_THREAD, "1"))
+    os.environ.update(_ENVIRONMENT)
     if mode == "task":
         reply, payload = map(int, descriptors.split(","))
         _carry_out(reply, payload, os.getppid())
