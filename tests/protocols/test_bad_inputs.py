@@ -89,7 +89,20 @@ def assert_problem(reply, status):
 
 BATCHES = {
     "no rows": ("[]", "1 to 1000 rows"),
-    "an object": ("{}", "a list of rows"),
+    "an empty object": ("{}", "a list of rows, or an object of columns by feature name, in 'instances'"),
+    "a text": ('"abc"', "a list of rows"),
+    "columns of no rows": ('{"x0":[],"x1":[],"x2":[],"x3":[]}', "1 to 1000 rows"),
+    "too many rows in one column": (
+        json.dumps({"x0": [1], "x1": [1], "x2": [1], "x3": [1] * 1001}),
+        "came 1001 rows",
+    ),
+    "a row in place of columns": ('{"x0":1,"x1":1,"x2":1,"x3":1}', "column 'x0': wanted a list with a value for each"),
+    "columns of two lengths": (
+        '{"x0":[1,2],"x1":[1,2],"x2":[1],"x3":[1,2]}',
+        "column 'x2': wanted 2 values, as in column 'x0'; came a list of 1 value",
+    ),
+    "a misspelt column": ('{"x0":[1],"x1":[1],"x2":[1],"x33":[1]}', "did you mean 'x3'?"),
+    "a text in row 1 of a column": ('{"x0":[1,2],"x1":[1,"2"],"x2":[1,2],"x3":[1,2]}', "row 1, column 'x1'"),
     "ragged rows": ("[[1,2,3,4],[1]]", "row 1"),
     "a row that is a number": ("[[1,2,3,4],7]", "row 1"),
     "a string in row 2": ('[[1,2,3,4],[1,2,3,4],[1,"a",3,4]]', "row 2, column 'x1'"),

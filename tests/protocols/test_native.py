@@ -36,6 +36,18 @@ async def test_features_may_be_a_list_an_object_or_pairs(make_app, client_of, mo
     assert body["probabilities"] == pytest.approx(dict(zip("012", expected, strict=True)), abs=1e-12)
 
 
+async def test_a_batch_may_be_columns(make_app, client_of, models, datasets):
+    X = datasets["iris_v1.2.3"]
+    columns = {f"x{i}": X[:, i].tolist() for i in (2, 0, 3, 1)}
+
+    async with client_of(make_app()) as client:
+        rows = (await client.post("/predict/batch", json={"instances": X.tolist()})).json()
+        same = (await client.post("/predict/batch", json={"instances": columns})).json()
+
+    assert same["count"] == len(X)
+    assert (same["predictions"], same["probabilities"]) == (rows["predictions"], rows["probabilities"])
+
+
 async def test_a_reply_has_exactly_the_documented_members(make_app, client_of):
     async with client_of(make_app()) as client:
         one = (await client.post("/predict", json={"features": ROW})).json()
@@ -209,6 +221,16 @@ async def test_model_info_tells_what_serves(make_app, client_of, models):
     assert datetime.fromisoformat(body["loaded_at"]).utcoffset() == timedelta(0)
     assert body["classes"] == ["setosa", "versicolor", "virginica"]
     assert [feature["name"] for feature in body["features"]] == ["x0", "x1", "x2", "x3"]
+    assert body["features"][0] == {
+        "name": "x0",
+        "kind": "number",
+        "is_nullable": False,
+        "categories": None,
+        "is_closed": False,
+        "largest": pytest.approx(3.4e38, rel=0.01),
+        "learnt_from": "LogisticRegression",
+    }
+    assert body["outputs"] == ["predict", "predict_proba", "decision_function"]
     assert body["size_bytes"] == (models / "species_v1.0.pkl").stat().st_size
     import hashlib
 

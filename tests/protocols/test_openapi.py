@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 
+import jsonschema_rs
 import numpy as np
 import pytest
+from pydantic import BaseModel
 from sklearn.compose import ColumnTransformer
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
@@ -15,6 +19,49 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
 
 import fitserve
+from fitserve.signature import Field, Signature
+from fitserve.store.catalog import LoadedModel, Trial
+from fitserve.store.cost import Cost
+from fitserve.types import ModelFacts, Outputs
+
+KINDS = ("number", "numeric", "string", "boolean", "datetime", "any")
+CATEGORIES = {"number": (1.0, 2.5, 3.0), "string": ("a b", "a_b", "A B", ""), "any": ("a", 1, 2.5, True)}
+EVERY_KIND = Signature(
+    inputs=(
+        *(Field(kind, kind) for kind in KINDS),
+        *(Field(f"{kind} or null", kind, is_nullable=True) for kind in KINDS),
+        *(Field(f"known {kind}", kind, True, values, is_closed=True) for kind, values in CATEGORIES.items()),
+        *(Field(f"seen {kind}", kind, categories=values) for kind, values in CATEGORIES.items()),
+        Field("small", largest=1e6),
+    ),
+    is_named=True,
+)
+
+
+class Features(BaseModel):
+    """Of the owner of the application, called as one of ours."""
+
+    number: int
+
+
+class Constant:
+    """A model of any signature, which gives zeros."""
+
+    is_library_code = True
+    facts = ModelFacts("Constant", {})
+
+    def __init__(self, signature):
+        self.signature = signature
+
+    def predict(self, inputs, asked=()):
+        return Outputs(np.zeros(len(next(iter(inputs.values())) if isinstance(inputs, dict) else inputs)))
+
+
+def loaded(signature):
+    return LoadedModel(
+        name="constant", version="7", digest="0" * 64, size_bytes=1, model=Constant(signature), metadata={},
+        loaded_at=datetime.now(UTC), loaded_monotonic_s=time.monotonic(), cost=Cost(), trial=Trial(has_answered=True),
+    )  # fmt: skip
 
 
 def mixed_columns():
@@ -63,17 +110,87 @@ MODELS = {
 }
 
 
-@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
-def test_schemathesis_finds_nothing(models, model, tmp_path):
-    """All checks and phases of schemathesis's own command, against a real socket."""
-    source = models / model if isinstance(model, str) else model()
-    with fitserve.serve(source, max_batch_size=20) as served:
-        command = [
-            sys.executable, "-m", "schemathesis.cli", "run", f"{served.url}/openapi.json",
-            "--checks=all", "--phases=examples,coverage,fuzzing,stateful", "--mode=all",
-            "--max-examples=40", "--continue-on-failure", "--suppress-health-check=all", "--seed=7", "--no-color",
-        ]  # fmt: skip
-        run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path)
+def assert_schemathesis_finds_nothing(url, folder):
+    """All checks and phases of its own command, against a real socket."""
+    command = [
+        sys.executable, "-m", "schemathesis.cli", "run", f"{url}/openapi.json",
+        "--checks=all", "--phases=examples,coverage,fuzzing,stateful", "--mode=all",
+        "--max-examples=40", "--continue-on-failure", "--suppress-health-check=all", "--seed=7", "--no-color",
+    ]  # fmt: skip
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, cwd=folder)
 
     assert run.returncode == 0, run.stdout[-6000:] + run.stderr[-2000:]
     assert "7 selected / 7 total" in run.stdout, run.stdout[:2000]
+
+
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+def test_schemathesis_finds_nothing(models, model, tmp_path):
+    source = models / model if isinstance(model, str) else model()
+
+    with fitserve.serve(source, max_batch_size=20) as served:
+        assert_schemathesis_finds_nothing(served.url, tmp_path)
+
+
+def test_schemathesis_finds_nothing_in_columns_of_every_kind(tmp_path):
+    with fitserve.serve(two_outputs(), max_batch_size=20) as served:  # of no file, so that it cannot be reloaded
+        served.app.services.catalog.switch(loaded(EVERY_KIND))
+
+        assert_schemathesis_finds_nothing(served.url, tmp_path)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("model", MODELS.values(), ids=MODELS.keys())
+async def test_every_example_fits_the_schema_and_is_answered(make_app, client_of, models, model):
+    app = make_app(model if isinstance(model, str) else model())
+    async with client_of(app) as client:
+        document = (await client.get("/openapi.json")).json()
+        for path, names in {"/predict": {"list", "object", "pairs"}, "/predict/batch": {"list", "object"}}.items():
+            media = document["paths"][path]["post"]["requestBody"]["content"]["application/json"]
+            schema = {**media["schema"], "components": document["components"]}
+            assert set(media["examples"]) == names
+            for example in media["examples"].values():
+                reply = await client.post(path, json=example["value"])
+
+                assert jsonschema_rs.is_valid(schema, example["value"])
+                assert reply.status_code == 200
+
+
+@pytest.mark.anyio
+async def test_a_switch_to_a_model_of_other_fields_changes_the_document(make_app, client_of):
+    app = make_app()
+    async with client_of(app) as client:
+        before = (await client.get("/openapi.json")).json()
+        app.services.catalog.switch(loaded(Signature(inputs=(Field("age"), Field("plan", "string")), is_named=True)))
+        after = (await client.get("/openapi.json")).json()
+
+    assert list(before["components"]["schemas"]["Features"]["properties"]) == ["x0", "x1", "x2", "x3"]
+    assert list(after["components"]["schemas"]["Features"]["properties"]) == ["age", "plan"]
+    assert (after["info"]["title"], after["info"]["version"]) == ("constant", "7")
+    example = after["paths"]["/predict"]["post"]["requestBody"]["content"]["application/json"]["examples"]["object"]
+    assert example["value"] == {"features": {"age": 0.0, "plan": ""}}
+
+
+@pytest.mark.anyio
+async def test_a_component_of_the_owners_keeps_its_name(make_app, client_of):
+    app = make_app()
+
+    @app.post("/own")
+    async def own(features: Features) -> Features:
+        return features
+
+    async with client_of(app) as client:
+        schemas = (await client.get("/openapi.json")).json()["components"]["schemas"]
+
+    assert list(schemas["Features"]["properties"]) == ["number"]
+    assert list(schemas["Features2"]["properties"]) == ["x0", "x1", "x2", "x3"]
+
+
+@pytest.mark.anyio
+async def test_the_document_of_five_hundred_columns_stays_small(app_without_model, client_of):
+    fields = tuple(Field(f"feature {i}", KINDS[i % 6], is_nullable=i % 4 == 0) for i in range(500))
+    app_without_model.services.catalog.switch(loaded(Signature(inputs=fields, is_named=True)))
+
+    async with client_of(app_without_model) as client:
+        size = len((await client.get("/openapi.json")).content)
+
+    assert size < 500 * 600
