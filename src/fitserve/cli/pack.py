@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from fitserve.settings import Settings
     from fitserve.store.package import Run
+    from fitserve.trust.policy import TrustPolicy
 
 COMMAND = typer.Typer()
 
@@ -63,7 +64,7 @@ def pack(  # noqa: PLR0913 - one for each option
         )
         settings, _ = read_settings(flags)
         written = write_package(
-            path, out, examples=examples, wanted=wanted, policy=_policy(settings), run=_runner(settings)
+            path, out, examples=examples, wanted=wanted, policy=policy_of(settings), run=runner(settings)
         )
     except FitserveError as exc:
         raise refuse(_with_way_out(exc, path)) from None
@@ -135,7 +136,8 @@ def _with_way_out(error: FitserveError, path: Path) -> FitserveError:
     return error
 
 
-def _policy(settings: Settings) -> Any:
+def policy_of(settings: Settings) -> TrustPolicy:
+    """The trust policy of the settings."""
     from fitserve.trust.policy import TrustPolicy
 
     return TrustPolicy(
@@ -147,7 +149,8 @@ def _policy(settings: Settings) -> Any:
     )
 
 
-def _runner(settings: Settings) -> Run:
+def runner(settings: Settings) -> Run:
+    """What carries a task out in a confined child, within the bounds of the settings."""
     from fitserve.confine.child import shared_template
 
     template = shared_template(("numpy", "sklearn", "fitserve.store.package"))

@@ -23,7 +23,7 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         "digest": f"sha256:{loaded.digest}",
         "size_bytes": loaded.size_bytes,
         "is_ready": loaded.trial.has_answered,
-        "features": [_describe_field(field) for field in signature.inputs],
+        "features": [describe_field(field) for field in signature.inputs],
         "outputs": list(signature.outputs),
         "classes": classes[0] if classes and signature.n_outputs == 0 else classes,
         "libraries": {name: {"at_fit": at_fit, "now": now} for name, (at_fit, now) in facts.libraries.items()},
@@ -32,7 +32,8 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
     }
 
 
-def _describe_field(field: Field) -> dict[str, Any]:
+def describe_field(field: Field) -> dict[str, Any]:
+    """One input column as a JSON object."""
     has_numbers = field.kind in {"number", "numeric", "any"}
     return {
         "name": field.name,

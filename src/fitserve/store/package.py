@@ -21,6 +21,7 @@ from fitserve.store.layouts import MLFLOW, format_of
 from fitserve.store.manifest import PACKAGE_MANIFEST, InputEntry, PackageManifest
 from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
 from fitserve.store.repository import read_artifact
+from fitserve.trust.judge import require_vouched
 from fitserve.types import Golden
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ def pack_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str,
         ArtifactError: the model cannot be served, or its examples do not fit.
     """
     artifact = artifact_of(request["artifact"], blobs)
-    load = _loader(artifact, request)
+    load = loader(artifact, request)
     model = load(artifact)
     left_out: list[str] = []
     if request["rows"] is None:
@@ -223,7 +224,7 @@ def replay_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[st
         ArtifactError: it cannot be served, or answers otherwise than it did.
     """
     artifact = artifact_of(request["artifact"], blobs)
-    model = _loader(artifact, request)(artifact)
+    model = loader(artifact, request)(artifact)
     assert artifact.golden is not None  # it has just been packed
     report = replay(model, artifact.golden)
     if not report.is_ok:
@@ -232,8 +233,12 @@ def replay_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[st
     return {"is_ok": True, "n_rows": report.n_rows, "outputs": [asdict(output) for output in report.outputs]}
 
 
-def _loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifact], Model]:
-    """Import what the format needs, confine this process if that is asked, and return what loads."""
+def loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifact], Model]:
+    """In the child: import what the format needs, confine this process, and return what loads.
+
+    Raises:
+        UntrustedArtifactError: the policy does not let these bytes be loaded.
+    """
     known = format_of(artifact)
     known.prepare()
     if "memory_bytes" in request:
@@ -241,6 +246,7 @@ def _loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifac
 
         enter(Sandbox(memory_bytes=request["memory_bytes"]))
     policy = policy_of_message(request["policy"])
+    require_vouched(artifact, holds_code=known.holds_code, format_name=known.name, policy=policy)
     return lambda wanted: known.load(wanted, policy)
 
 

@@ -1,0 +1,136 @@
+"""``fitserve inspect PATH``: all that is known of a model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path  # noqa: TC003 - typer reads the annotations
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from fitserve.cli import EXIT_REFUSED, refuse
+from fitserve.cli.options import LOADING, with_settings
+from fitserve.errors import ArtifactError, FitserveError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from rich.console import Console
+
+COMMAND = typer.Typer()
+
+MOST_FILES = 20
+
+
+@COMMAND.command()
+@with_settings(only=LOADING)
+def inspect(
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The model file or folder.")],
+    *,
+    is_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
+    flags: dict[str, Any],
+) -> None:
+    """Show what a model takes and gives and who told so, what it is made of, and whether it is trusted.
+
+    Leaves with 1 if it would not be served. Of a model that is not trusted, shows what can be told without loading it.
+    """
+    from fitserve.cli.pack import policy_of, runner
+    from fitserve.settings import read_settings
+    from fitserve.store.inspection import inspect_model
+
+    try:
+        settings, _ = read_settings(flags)
+        facts = inspect_model(path, policy=policy_of(settings), run=runner(settings))
+    except ArtifactError as exc:
+        raise refuse(exc.reworded(f"{path} {exc}")) from None
+    except FitserveError as exc:
+        raise refuse(exc) from None
+    if is_json:
+        import orjson
+
+        typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
+    else:
+        from rich.console import Console
+
+        print_facts(Console(), facts)
+    model = facts["model"]
+    if model is None or model["trial"]["failure"] is not None:
+        raise typer.Exit(EXIT_REFUSED)
+
+
+def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
+    """Print what :func:`~fitserve.store.inspection.inspect_model` tells."""
+    from rich.markup import escape
+
+    model = facts["model"]
+    kind = "" if model is None else f"  {escape(model['model_type'])}"
+    console.print(f"[bold]{escape(facts['name'])} {escape(facts['version'])}[/bold]{kind}  {facts['format']}")
+    console.print(facts["digest"], highlight=False, soft_wrap=True)
+    if model is not None:
+        _print_model(console, model)
+    for name, value in facts["metadata"].items():
+        console.print(f"{escape(name)}: {escape(str(value))}", highlight=False)
+    _print_files(console, facts)
+    _print_trust(console, facts["trust"])
+    if model is not None:
+        trial = model["trial"]
+        told = "[green]answered[/green]" if trial["failure"] is None else f"[red]{escape(trial['failure'])}[/red]"
+        console.print(f"trial: {trial['rows']} {trial['rows_are']} rows: {told}")
+
+
+def _print_model(console: Console, model: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    for warning in model["warnings"]:
+        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+    table = Table("feature", "kind", "null", "categories", "others", "learnt from")
+    for feature in model["features"]:
+        known = feature["categories"]
+        categories = "" if known is None else _shorten(", ".join(map(str, known)))
+        others = "" if known is None else "refused" if feature["is_closed"] else "taken"
+        null = "yes" if feature["is_nullable"] else "no"
+        cells = (feature["name"], feature["kind"], null, categories, others, feature["learnt_from"])
+        table.add_row(*map(escape, cells))
+    if model["features"]:
+        console.print(table)
+    else:
+        console.print("features: the model does not tell; rows of numbers are passed on as they come")
+    console.print(f"outputs: {', '.join(model['outputs'])}", highlight=False)
+    for labels in model["classes"] or ():
+        console.print(f"classes: {escape(_shorten(json.dumps(labels, ensure_ascii=False)))}", highlight=False)
+    libraries = (
+        f"{name} {at['now']}" + (f" (fitted with {at['at_fit']})" if at["at_fit"] not in {None, at["now"]} else "")
+        for name, at in model["libraries"].items()
+    )
+    console.print(f"libraries: {', '.join(libraries)}", highlight=False)
+
+
+def _print_files(console: Console, facts: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table("file", "bytes", "sha256")
+    for path, about in list(facts["files"].items())[:MOST_FILES]:
+        table.add_row(escape(path), f"{about['bytes']:,}", f"{about['sha256'][:16]}…")
+    console.print(table)
+    if len(facts["files"]) > MOST_FILES:
+        console.print(f"… and {len(facts['files']) - MOST_FILES} more: see --json")
+    if facts["golden_rows"]:
+        console.print(f"golden samples: {facts['golden_rows']} rows")
+
+
+def _print_trust(console: Console, trust: Mapping[str, Any]) -> None:
+    from rich.markup import escape
+
+    can = {True: "can run code when it is loaded", False: "holds no code", None: "is judged by the flavour inside"}
+    pinned = ", pinned" if trust["is_pinned"] else ""
+    console.print(f"trust: the format {can[trust['holds_code']]}; level {trust['level']}{pinned}", highlight=False)
+    if trust["refusal"] is not None:
+        console.print(f"[red]not trusted:[/red] {escape(trust['refusal'])}", highlight=False)
+        for line in trust["remedies"]:
+            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+
+
+def _shorten(text: str, length: int = 60) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
