@@ -59,6 +59,17 @@ BODIES = {
         b'{"model_version":"a:b","model_version":"1.2.3","features":[1,1,1,1]}',
         400,
     ),
+    **{
+        f"a key twice, once with {name} before its colon": (
+            b'{"model_version"%s:null,"model_version":"1.2.3","features":[1,1,1,1]}' % space,
+            400,
+        )
+        for name, space in {"a space": b" ", "a tab": b"\t", "a line end": b"\n", "a return": b"\r"}.items()
+    },
+    "a key twice and a quoted colon": (
+        b'{"model_version":"\\":","model_version":"1.2.3","features":[1,1,1,1]}',
+        400,
+    ),
     "nested a thousand deep": (b"[" * 1000 + b"]" * 1000, 422),
     "objects nested a thousand deep, a key twice": (b'{"a":' * 1000 + b'{"b":1,"b":2}' + b"}" * 1000, 400),
     "nested 100 000 deep": (b"[" * 100_000 + b"]" * 100_000, 400),
@@ -75,6 +86,16 @@ async def test_a_wrong_body_is_refused_and_the_next_request_answered(make_app, c
     assert reply.status_code == status, reply.text
     assert_problem(reply, status)
     assert good.status_code == 200
+
+
+@pytest.mark.parametrize("text", ["12:30", '\\":', " :", "a\\u003ab", "::"])
+async def test_colons_in_strings_are_no_keys(make_app, client_of, text):
+    body = b'{"model_version":"%s", "features":[1,1,1,1]}' % text.encode()
+    async with client_of(make_app()) as client:
+        reply = await client.post("/predict", content=body)
+
+    assert reply.status_code == 404
+    assert reply.json()["title"] == "No such model version"
 
 
 def assert_problem(reply, status):
