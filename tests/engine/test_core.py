@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
+
+from fitserve.store.cost import Cost
 
 pytestmark = pytest.mark.anyio
 
@@ -139,6 +142,48 @@ async def test_a_cheap_library_model_runs_on_the_loop_and_a_users_own_never(make
     assert threads[0] is not threading.current_thread()
     assert make_app(LogisticRegression(max_iter=1000).fit(X, Y)).services.catalog.current.model.is_library_code
     assert not app.services.catalog.current.model.is_library_code
+
+
+class Scoring:
+    """Of library code, as it says; tells what it is asked for, and by which thread."""
+
+    is_library_code = True
+
+    def __init__(self, model):
+        self.facts, self._model = model.facts, model
+        self.signature = replace(model.signature, outputs=("predict", "score_samples"))
+        self.calls = []
+
+    def predict(self, inputs, asked=()):
+        self.calls.append((tuple(asked), threading.current_thread() is threading.main_thread()))
+        outputs = self._model.predict(inputs)
+        return replace(outputs, extras={name: np.zeros(len(inputs)) for name in asked if len(inputs) < 3})
+
+
+async def test_what_is_asked_besides_runs_on_a_thread_and_teaches_the_cost_nothing(make_app, client_of):
+    app = make_app()
+    catalog = app.services.catalog
+    model = Scoring(catalog.current.model)
+    cost = Cost(fixed_s=1e-6)
+    catalog.switch(replace(catalog.current, model=model, cost=cost))
+    async with client_of(app) as client:
+        await client.post("/predict", json={"features": ROW, "outputs": ["score_samples", "predict"]})
+        after = cost.expected_s(1)
+        await client.post("/predict", json={"features": ROW, "outputs": ["predict"]})
+
+    assert model.calls == [(("score_samples",), False), ((), True)]
+    assert after == 1e-6
+
+
+async def test_an_output_that_is_offered_and_not_given_is_a_fault(make_app, client_of, caplog):
+    app = make_app()
+    catalog = app.services.catalog
+    catalog.switch(replace(catalog.current, model=Scoring(catalog.current.model)))
+    async with client_of(app) as client:
+        reply = await client.post("/predict/batch", json={"instances": [ROW] * 3, "outputs": ["score_samples"]})
+
+    assert reply.status_code == 500
+    assert "offers score_samples and did not return it" in caplog.text
 
 
 async def test_a_model_that_tells_no_features_is_ready_once_it_has_answered(make_app, client_of):
