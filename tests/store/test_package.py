@@ -17,9 +17,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder
 
 from fitserve.errors import ArtifactError
+from fitserve.formats import identify
 from fitserve.store.files import write_folder
 from fitserve.store.golden import replay
-from fitserve.store.layouts import format_of
 from fitserve.store.package import Wanted, pack
 from fitserve.store.repository import read_artifact
 from fitserve.trust.policy import TrustPolicy
@@ -110,7 +110,7 @@ def test_a_package_of_another_model_with_the_same_golden_samples_is_found_out(ir
     joblib.dump(other, tmp_path / "other.joblib")
 
     changed = read_artifact(tmp_path / "other.joblib")
-    report = replay(format_of(changed).load(changed, TrustPolicy()), artifact.golden)
+    report = replay(identify(changed).load(changed, TrustPolicy()), artifact.golden)
 
     assert not report.is_ok
 
@@ -204,7 +204,7 @@ def test_a_package_is_served_as_the_model_was(iris, tmp_path):
     packed(iris, tmp_path / "out")
     artifact, original = read_artifact(tmp_path / "out"), read_artifact(iris)
 
-    one, two = (format_of(known).load(known, TrustPolicy()) for known in (artifact, original))
+    one, two = (identify(known).load(known, TrustPolicy()) for known in (artifact, original))
 
     rows = one.signature.check([[0.3, 0.4], [2.0, 1.0]])
     assert np.array_equal(one.predict(rows).probabilities[0], two.predict(rows).probabilities[0])

@@ -10,9 +10,9 @@ import hashlib
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import FitserveError, UntrustedArtifactError
+from fitserve.formats import identify
 from fitserve.store.describe import describe_field
 from fitserve.store.golden import record, replay, self_made_rows
-from fitserve.store.layouts import format_of
 from fitserve.store.message import artifact_message, artifact_of, policy_message
 from fitserve.store.package import loader
 from fitserve.store.repository import read_artifact
@@ -39,7 +39,7 @@ def inspect_model(path: Path, *, policy: TrustPolicy, run: Run) -> dict[str, Any
         ArtifactError: there is no model, or it cannot be loaded. No path in the text.
     """
     artifact = read_artifact(path)
-    known = format_of(artifact)
+    known = identify(artifact)
     facts: dict[str, Any] = {
         "name": artifact.name,
         "version": artifact.version,

@@ -219,21 +219,3 @@ def _is_model(folder: Folder, name: str) -> bool:
 def formats() -> Sequence[Format]:
     """Every model format."""
     return discover(fitserve.formats, Format, "FORMAT")
-
-
-def format_of(artifact: Artifact) -> Format:
-    """The one format that an artifact's content is of.
-
-    Raises:
-        ArtifactError: none or several know it, or it is another than its manifest states.
-    """
-    found = [known for known in formats() if known.matches(artifact)]
-    if len(found) != 1:
-        names = ", ".join(known.name for known in found or formats())
-        msg = f"is several formats at once: {names}" if found else f"is no model file: known are {names}"
-        raise ArtifactError(msg)
-    stated = artifact.declared.format
-    if stated not in {None, found[0].name}:
-        msg = f"is of the format {found[0].name}, but its manifest states {stated}"
-        raise ArtifactError(msg)
-    return found[0]

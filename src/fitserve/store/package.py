@@ -14,10 +14,11 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fitserve.errors import ArtifactError, InvalidInputError
+from fitserve.formats import identify
 from fitserve.store.examples import ORIGIN, Examples, example_of, fit_rows, learn_fields, read_examples
 from fitserve.store.files import write_folder
 from fitserve.store.golden import GOLDEN_FILE, MAX_GOLDEN_ROWS, golden_json, record, replay, self_made_rows
-from fitserve.store.layouts import MLFLOW, format_of
+from fitserve.store.layouts import MLFLOW
 from fitserve.store.manifest import PACKAGE_MANIFEST, InputEntry, PackageManifest
 from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
 from fitserve.store.repository import read_artifact
@@ -195,7 +196,7 @@ def _answer(model: Model, artifact: Artifact, rows: Sequence[Any], left_out: Seq
     is_named = signature.is_named
     example = dict(zip(signature.names, signature.example, strict=True)) if is_named and signature.example else None
     return {
-        "format": format_of(artifact).name,
+        "format": identify(artifact).name,
         "inputs": [_entry(field) for field in signature.inputs] if is_named else [],
         "example": None if example is None or None in example.values() else example,
         "classes": list(artifact.declared.classes or ()) if is_told else None,
@@ -239,7 +240,7 @@ def loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifact
     Raises:
         UntrustedArtifactError: the policy does not let these bytes be loaded.
     """
-    known = format_of(artifact)
+    known = identify(artifact)
     known.prepare()
     if "memory_bytes" in request:
         from fitserve.confine.sandbox import Sandbox, enter
