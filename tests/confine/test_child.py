@@ -153,8 +153,10 @@ def test_a_child_that_does_not_answer_is_killed(run, tmp_path):
 
 
 @on_linux
-def test_what_a_child_has_started_ends_with_it(run):
-    pid = run("leave_a_child")["pid"]
+def test_what_a_child_has_started_ends_with_it(run, tmp_path):
+    with pytest.raises(ArtifactError, match="ended its process"):
+        run("leave_a_child", {"says": str(tmp_path / "pid")})
+    pid = int((tmp_path / "pid").read_text())
 
     wait_until(lambda: not is_alive(pid), "the grandchild lives on")
 
@@ -221,6 +223,8 @@ def test_a_template_that_has_died_is_started_again(tmp_path):
 
     assert first != second
     assert under_way == {"again": True}
+    orphan = int((tmp_path / "once").read_text())
+    wait_until(lambda: not is_alive(orphan), "the child of the dead template lives on")
 
 
 @on_linux

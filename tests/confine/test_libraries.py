@@ -74,8 +74,11 @@ def test_each_library_predicts_in_a_confined_process(template, onnx_bytes):
     }
 
 
-def test_work_that_asks_for_processes_is_done_in_one(template):
-    assert template.run("confine.tasks:many_jobs", {}, deadline_s=60) == {"result": [0, 1, 2]}
+@pytest.mark.parametrize("before", [True, False])
+def test_work_that_asks_for_processes_is_done_in_one(template, before):
+    said = template.run("confine.tasks:many_jobs", {"before": before}, deadline_s=60)
+
+    assert said == {"result": [0, 1, 2]}
 
 
 def test_a_server_that_was_confined_after_listening_serves_and_stops(tmp_path):

@@ -6,7 +6,7 @@ import ipaddress
 import os
 import threading
 from dataclasses import dataclass
-from pathlib import Path  # noqa: TC003 - part of a record
+from pathlib import Path
 
 from fitserve.confine import landlock, seccomp
 from fitserve.confine.kernel import PR_SET_NO_NEW_PRIVS, drop_capabilities, machine, prctl
@@ -64,6 +64,7 @@ class Confinement:
         return ", ".join(reached) + lacks
 
 
+_SEMAPHORES = Path("/dev/shm")  # noqa: S108 - where libc keeps them
 _entered: Sandbox | None = None
 
 
@@ -82,7 +83,10 @@ def enter(sandbox: Sandbox) -> Confinement:
 
     Threads go on working, and new ones can be started. seccomp covers the threads that run
     already; Landlock does so since ABI 8 only, so enter before any are started: those that ran
-    are counted in ``missing``. Call once per process.
+    are counted in ``missing``. Enter before joblib is imported, too: the semaphores of its pools are
+    files in ``/dev/shm``. Unless that is writable, ``JOBLIB_MULTIPROCESSING=0`` is put into the
+    environment, by which a model with ``n_jobs`` does its work in one thread.
+    Call once per process.
 
     Raises:
         RuntimeError: this process is in a sandbox already.
@@ -112,6 +116,8 @@ def enter(sandbox: Sandbox) -> Confinement:
     finally:
         if rules is not None:
             os.close(rules)
+    if _SEMAPHORES not in sandbox.writable:
+        os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
     has_seccomp, lacks = _seccomp(sandbox)
     _entered = sandbox
     return Confinement(abi, has_seccomp, (*missing, *lacks))
