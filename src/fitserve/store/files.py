@@ -9,6 +9,7 @@ manner, so that no rename or swapped link, whenever it happens, can lead out.
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
 import stat
@@ -51,6 +52,7 @@ class Folder:
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._contents: dict[str, bytes] = {}
+        self._digests: dict[str, str] = {}
         self._n_entries = 0
         try:
             self.files = tuple(sorted(self._walk(descriptor, "", 0)))
@@ -88,9 +90,20 @@ class Folder:
                 raise ArtifactError(msg) from None
         return self._contents[name]
 
+    def digest(self, name: str) -> str:
+        """sha256, in hex, of the bytes that :meth:`read` gives.
+
+        Raises:
+            ArtifactError: as :meth:`read`.
+        """
+        if name not in self._digests:
+            self._digests[name] = hashlib.sha256(self.read(name)).hexdigest()
+        return self._digests[name]
+
     def forget(self, name: str) -> None:
         """Let go of a file's bytes that turned out not to be wanted."""
         self._contents.pop(name, None)
+        self._digests.pop(name, None)
 
     def _walk(self, descriptor: int, prefix: str, depth: int) -> Iterator[str]:
         if depth > MAX_DEPTH:

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 import tomllib
@@ -147,11 +146,11 @@ class PackageManifest(Manifest):
         order = ("schema", "name", "version", "format", "model", "golden", "packed_at")
         return tomli_w.dumps({key: filled[key] for key in (*order, *filled) if key in filled})
 
-    def check_files(self, found: Mapping[str, bytes]) -> None:
+    def check_files(self, found: Mapping[str, str]) -> None:
         """See that every file is there, is the one that was packed, and that there is no other.
 
         Args:
-            found: the content of each file of the package but the manifest, by path.
+            found: sha256 in hex of each file of the package but the manifest, by path.
 
         Raises:
             ArtifactError: the first, in order of the path, that is not so.
@@ -163,11 +162,10 @@ class PackageManifest(Manifest):
             if path not in self.files:
                 msg = f"has a file {clip(path, 200)} that was not packed: take it out, or pack it again"
                 raise ArtifactError(msg)
-            came = hashlib.sha256(found[path]).hexdigest()
-            if came != self.files[path]:
+            if found[path] != self.files[path]:
                 msg = (
                     f"has a file {clip(path, 200)} that has changed since it was packed: "
-                    f"wanted sha256:{self.files[path]}, came sha256:{came}"
+                    f"wanted sha256:{self.files[path]}, came sha256:{found[path]}"
                 )
                 raise ArtifactError(msg)
 

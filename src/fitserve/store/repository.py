@@ -92,9 +92,10 @@ def _one_of(folder: Folder, found: Found, own_name: str) -> Artifact:
 
 def _whole(folder: Folder, found: Found, own_name: str) -> Artifact:
     """A model that is a folder."""
-    files = _below(folder, found.base)
+    files = {name.removeprefix(found.base): folder.read(name) for name in folder.files if name.startswith(found.base)}
     manifest = found.manifest or Manifest()
-    digest = digest_of(_below(folder, found.package) if found.manifest else files)
+    base = found.package if found.manifest else found.base
+    digest = digest_of({name.removeprefix(base): folder.digest(name) for name in folder.files if name.startswith(base)})
     name, version = parse_name(found.name or own_name)
     data = files[found.main.removeprefix(found.base)]
     if not data:
@@ -116,10 +117,6 @@ def _whole(folder: Folder, found: Found, own_name: str) -> Artifact:
         metadata=manifest.metadata,
     )
     return _with_fields(artifact, found)
-
-
-def _below(folder: Folder, base: str) -> dict[str, bytes]:
-    return {name.removeprefix(base): folder.read(name) for name in folder.files if name.startswith(base)}
 
 
 def _with_fields(artifact: Artifact, found: Found) -> Artifact:
@@ -156,12 +153,12 @@ def parse_name(stem: str) -> tuple[str, str | None]:
     return _identifier(stem), None
 
 
-def digest_of(files: Mapping[str, bytes]) -> str:
+def digest_of(digests: Mapping[str, str]) -> str:
     """The digest of a folder, in hex: sha256 of the sorted lines ``sha256  path`` of its files.
 
     The same as ``find * -type f | xargs sha256sum | LC_ALL=C sort | sha256sum`` in the folder, for plain names.
     """
-    lines = sorted(f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in files.items())
+    lines = sorted(f"{digest}  {name}\n" for name, digest in digests.items())
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
