@@ -97,7 +97,7 @@ def _package(folder: Folder, base: str) -> Found:
     manifest = parse_manifest(folder.read(base + PACKAGE_MANIFEST), PACKAGE_MANIFEST, PackageManifest)
     manifest.check_files(
         {
-            name.removeprefix(base): folder.read(name)
+            name.removeprefix(base): folder.digest(name)
             for name in folder.files
             if name.startswith(base) and name != base + PACKAGE_MANIFEST
         }
