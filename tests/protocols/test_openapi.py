@@ -16,7 +16,7 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder
+from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 import fitserve
 from fitserve.signature import Field, Signature
@@ -99,6 +99,11 @@ def several_values():
     return LinearRegression().fit(X, X[:, :2])
 
 
+def scaler():
+    """No predictor: its prediction is the transformed row."""
+    return StandardScaler().fit(np.random.default_rng(0).normal(size=(40, 3)))
+
+
 MODELS = {
     "iris": "iris_v1.2.3.joblib",
     "labels": "species_v1.0.pkl",
@@ -107,6 +112,7 @@ MODELS = {
     "mixed": mixed_columns,
     "two outputs": two_outputs,
     "several values": several_values,
+    "transformer": scaler,
 }
 
 

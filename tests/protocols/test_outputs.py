@@ -161,8 +161,8 @@ async def test_numbers_that_are_not_finite_follow_the_setting_here_too(make_app,
 
 async def test_an_output_of_another_number_of_rows_is_a_fault_of_the_model(make_app, client_of):
     async with client_of(make_app(Unsound())) as client:
-        reply = await client.post("/predict", json={"features": [10], "outputs": ["score_samples"]})
-        unasked = await client.post("/predict", json={"features": [10]})
+        reply = await client.post("/predict/batch", json={"instances": [[10], [10]], "outputs": ["score_samples"]})
+        unasked = await client.post("/predict/batch", json={"instances": [[10], [10]]})
 
     assert reply.status_code == 500
     assert unasked.status_code == 200
