@@ -25,6 +25,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, PolynomialFeatures, StandardScaler
 from sklearn.utils import all_estimators
+from threadpoolctl import threadpool_limits
 
 from fitserve.errors import ArtifactError, InvalidInputError
 from fitserve.estimators.calls import ARGMAX_CLASSIFIERS
@@ -34,6 +35,13 @@ from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact, Declared
 
 X, Y = load_iris(return_X_y=True)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other would take most of the time on a busy machine."""
+    with threadpool_limits(1):
+        yield
 
 
 def artifact(data: bytes, **more) -> Artifact:

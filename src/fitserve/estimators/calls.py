@@ -46,13 +46,13 @@ class Calls:
     """The methods of one fitted estimator, on tables like the one that it was fitted on.
 
     Attributes:
-        names: the outputs that can be asked for, the first being what a prediction is.
+        names: the outputs that can be asked for; the first is what a prediction is.
         plain: the same computation in a few operations, where there is one.
     """
 
     def __init__(self, estimator: Any) -> None:
         self.estimator = estimator
-        self.names: tuple[OutputName, ...] = tuple(name for name in get_args(OutputName) if has_method(estimator, name))
+        self.names = output_names(estimator)
         self.plain: PlainForm | None = None
         self._classes: NDArray[Any] = np.empty(0)
         self._is_argmax = False
@@ -63,6 +63,11 @@ class Calls:
     def has_probabilities(self) -> bool:
         """Whether it gives a probability for each class."""
         return "predict_proba" in self.names
+
+    @property
+    def predicts(self) -> bool:
+        """Whether it has predict; of any other, the prediction of a row is its first output."""
+        return self.names[:1] == ("predict",)
 
     def drop(self, name: str) -> None:
         """Offer an output no longer."""
@@ -103,10 +108,10 @@ class Calls:
     def __call__(self, X: Any, asked: Sequence[str] = ()) -> Outputs:
         """Predictions, probabilities where there are any, and of the other outputs those that are asked for."""
         extras: dict[str, NDArray[Any]] = {}
-        if self.names[:1] == ("transform",):
-            predictions, probabilities = self._extra("transform", X), None
-            if "transform" in asked:
-                extras["transform"] = predictions
+        if not self.predicts:
+            predictions, probabilities = self._extra(self.names[0], X), None
+            if self.names[0] in asked:
+                extras[self.names[0]] = predictions
         else:
             predictions, probabilities = self._predicted(X)
         for name in asked:
@@ -149,7 +154,10 @@ class Calls:
         if n_rows * width > MAX_CELLS:
             wanted = f"at most {MAX_CELLS // width} rows, since {name} makes {width} numbers of each"
             raise InvalidInputError([InputIssue(wanted, f"{n_rows} rows")])
-        return _array(found)
+        array = _array(found)
+        # scikit-learn's SparsePCA, for one, gives a single row without its first axis.
+        is_bare = array.ndim == 1 and len(array) > 1 and len(X) == 1
+        return array[np.newaxis] if is_bare else array
 
     def _argmax(self, X: Any, probabilities: NDArray[Any]) -> NDArray[Any]:
         """Labels by the largest probability, asking predict where two are too near to tell."""
@@ -167,6 +175,15 @@ class Calls:
                 rows = X.iloc[is_near] if hasattr(X, "iloc") else X[is_near]
                 predictions[is_near] = self.estimator.predict(rows)
         return predictions
+
+
+def output_names(estimator: Any) -> tuple[OutputName, ...]:
+    """What an estimator can be asked for: predict first, or else transform; none of an object that is no model."""
+    names: list[OutputName] = [name for name in get_args(OutputName) if has_method(estimator, name)]
+    if "predict" not in names and "transform" in names:
+        names.remove("transform")
+        names.insert(0, "transform")
+    return tuple(names)
 
 
 def is_finite(outputs: Outputs) -> bool:

@@ -24,7 +24,7 @@ def typical_row(step: Any, n_features: int) -> tuple[float, ...] | None:
         value = attribute(step, name)
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiu" and value.shape[-1:] == (n_features,):
             return _rounded(value.reshape(-1, n_features).mean(axis=0))
-    trees = [tree for part in _trees(step) if (tree := attribute(part, "tree_")) is not None]
+    trees = [tree for part in _trees(step) if hasattr(tree := attribute(part, "tree_"), "threshold")]
     if not trees:
         return None
     splits, thresholds = (np.concatenate([getattr(tree, name) for tree in trees]) for name in ("feature", "threshold"))

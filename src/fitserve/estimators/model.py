@@ -162,7 +162,7 @@ class EstimatorModel:
         except (Exception, SystemExit):  # noqa: BLE001 - a model may raise anything
             return False
         # What a transformer passes on, NaN among it, is what it was given.
-        return is_finite(outputs) or self._calls.names[:1] == ("transform",)
+        return is_finite(outputs) or not self._calls.predicts
 
     def _settle(self, inferred: Inferred, declared: Declared) -> None:
         """Learn by trial, on one row, what the estimator does not tell.
@@ -203,7 +203,7 @@ class EstimatorModel:
     def _settle_outputs(self, trial: Outputs, inferred: Inferred) -> None:
         classes = self.signature.classes
         n_outputs = trial.predictions.shape[1] if trial.predictions.ndim > 1 else 0
-        if self._calls.names[:1] == ("transform",):
+        if not self._calls.predicts:
             classes = None
         elif n_outputs == 1 and len(classes or ()) == 1:
             self._calls.flatten()

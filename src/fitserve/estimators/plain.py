@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
-from fitserve.estimators.walk import class_in_sklearn
+from fitserve.estimators.walk import class_in_sklearn, is_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +50,7 @@ class PlainForm:
 
 def plain_form(estimator: Any, example: tuple[Any, ...]) -> PlainForm | None:
     """The plain form of a fitted estimator, proven on rows around ``example``; None if it has none."""
-    chain = [step for _, step in getattr(estimator, "steps", [("", estimator)]) if step not in {None, "passthrough"}]
+    chain = [step for _, step in getattr(estimator, "steps", [("", estimator)]) if is_step(step)]
     *before, final = chain
     scalers = [_scaler(step) for step in before]
     model = _model(final)

@@ -28,19 +28,24 @@ def columns_of(step: Any, names: Sequence[str], place: str = "") -> dict[str, Co
     step = winner(step)
     if not is_step(step):
         return {name: _unknown(name, place or "Pipeline") for name in names}
-    origin = type(step).__name__ + (f" of {place}" if place else "")
+    origin = f"{type(step).__name__} of {place}" if place else type(step).__name__
     if (boosted := booster_columns(step, names)) is not None:
         return boosted
     if (steps := attribute(step, "steps")) is not None:
         return _through_pipeline([one for _, one in steps if is_step(one)], names, place)
     if (transformers := attribute(step, "transformers_")) is not None:
         return _through_transformers(type(step).__name__, transformers, names)
-    if class_in_sklearn(step) in _IMPUTERS:
-        return _filled(step, names, place)
-    if takes_texts(step):
-        return {name: Column(Field(name, "string", learnt_from=origin)) for name in names}
     if parts := inner(step):
         return _through_all(parts, names, place)
+    if class_in_sklearn(step) in _IMPUTERS:
+        return _filled(step, names, place)
+    return _of_step(step, names, origin)
+
+
+def _of_step(step: Any, names: Sequence[str], origin: str) -> dict[str, Column]:
+    """The columns of a step that is not made of others."""
+    if takes_texts(step):
+        return {name: Column(Field(name, "string", learnt_from=origin)) for name in names}
     if (preprocessor := attribute(step, "_preprocessor")) is not None and class_in_sklearn(step):
         return _of_histogram(step, preprocessor, names, origin)
     return _encoded(step, names, origin) or _unspecific(step, names, origin)
@@ -73,7 +78,7 @@ def _behind(filled: Column, column: Column) -> Column:
     field = replace(
         joined.field, is_nullable=True, learnt_from=f"{filled.field.learnt_from}, {column.field.learnt_from}"
     )
-    return replace(joined, field=field, null=filled.null)
+    return replace(joined, field=field)
 
 
 def _filled(step: Any, names: Sequence[str], place: str) -> dict[str, Column]:
@@ -120,6 +125,8 @@ def _through_transformers(kind: str, transformers: Any, names: Sequence[str]) ->
         place = f"{kind}.{label}"
         if isinstance(transformer, str) and transformer == "drop":
             continue
+        if class_in_sklearn(transformer) == "FunctionTransformer" and transformer.func is None:
+            transformer = "passthrough"  # noqa: PLW2901 - what scikit-learn made of it
         for name, column in columns_of(transformer, column_names(chosen, names), place).items():
             fields[name] = both(fields[name], column) if name in fields else column
     return {name: fields.get(name) or _unknown(name, kind) for name in names}

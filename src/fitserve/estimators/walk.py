@@ -125,8 +125,10 @@ def feature_names(estimator: Any) -> tuple[str, ...] | None:
 def feature_count(estimator: Any) -> int | None:
     """The number of columns that it was fitted on; None where it does not tell."""
     for part in _heads(estimator):
-        if (found := attribute(part, "n_features_in_")) is not None:
+        if found := attribute(part, "n_features_in_"):
             return int(found)
+        if (names := attribute(part, "feature_names_")) is not None:  # all that a copy of a CatBoost model has
+            return len(names)
     thresholds = attribute(first_step(estimator), "X_thresholds_")  # of an isotonic regression
     return None if thresholds is None else 1
 

@@ -14,8 +14,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, FitserveError
+from fitserve.estimators.calls import output_names
 from fitserve.estimators.model import EstimatorModel
-from fitserve.estimators.walk import has_method
 from fitserve.formats.base import Format
 
 if TYPE_CHECKING:
@@ -61,10 +61,9 @@ def _refuse_unservable(estimator: object, verb: str) -> None:
     if isinstance(estimator, type):
         msg = f"{verb} the class {estimator.__name__}, not a fitted estimator: give what fit() returned"
         raise ArtifactError(msg)
-    if not (has_method(estimator, "predict") or has_method(estimator, "transform")):
-        msg = (
-            f"{verb} an object of type {kind}, which has no predict or transform: wanted a fitted estimator or pipeline"
-        )
+    if not output_names(estimator):
+        wanted = "wanted a fitted estimator or pipeline"
+        msg = f"{verb} an object of type {kind}, which has no predict or transform: {wanted}"
         raise ArtifactError(msg)
     if type(estimator).__module__.startswith("sklearn."):
         from sklearn.exceptions import NotFittedError
