@@ -187,7 +187,6 @@ def _check_trees(trees: list[dict[bytes, bytes]], head: LightGBMHead) -> None:
     n_nodes = 0
     for i, tree in enumerate(trees):
         n_leaves = _integer(tree, b"num_leaves", 1, 1 << 24)
-        expect(len(tree.get(b"leaf_value", b"")) >= n_leaves, f"tree {i} has too few leaves")
         lists = _lists(tree, n_leaves, i)
         _check_linear(tree, n_leaves, i, head.n_features)
         n_categorical = _check_categories(tree, lists, i)
