@@ -1,0 +1,102 @@
+"""Whether the policy lets these bytes be loaded, before any loader sees them, and what to do where not."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import TYPE_CHECKING
+
+from fitserve.errors import UntrustedArtifactError
+from fitserve.trust.allowlist import is_full_name
+
+if TYPE_CHECKING:
+    from fitserve.trust.policy import TrustPolicy
+    from fitserve.types import Artifact
+
+HOLDS_CODE = "is {}, which can run code when it is loaded; the trust level 'data' takes formats that hold none"
+
+
+def require_vouched(
+    artifact: Artifact, *, holds_code: bool, format_name: str, policy: TrustPolicy, signature: bytes | None = None
+) -> bool:
+    """Refuse what the policy does not let be loaded; return whether a pin or a signature vouches for it.
+
+    Pickles hold code, and are still let through under ``allowlist``: their loader judges each name
+    (:func:`~fitserve.trust.unpickler.load_pickle`, whose ``is_signed`` takes what this returns).
+
+    Args:
+        artifact: what was read.
+        holds_code: of the format, :attr:`fitserve.formats.base.Format.holds_code`.
+        format_name: of the format.
+        policy: from the settings, never from the artifact.
+        signature: the bytes of a model-signing signature that lay beside the artifact.
+
+    Raises:
+        UntrustedArtifactError: the policy does not let it be loaded; the text says why.
+    """
+    digest = artifact.digest
+    require_pinned(digest, policy)
+    if policy.verify_key is not None:
+        require_signed(artifact, signature, policy)
+    if policy.level == "data" and holds_code:
+        raise UntrustedArtifactError(HOLDS_CODE.format(f"of the format {format_name!r}"), digest=digest)
+    is_vouched = policy.verify_key is not None or digest in policy.pins
+    may_run = policy.level == "any" or (policy.level == "pinned" and is_vouched)
+    if holds_code and format_name != "pickle" and not may_run:
+        raise UntrustedArtifactError(
+            f"is of the format {format_name!r}, which runs the model's own code; the trust level {policy.level!r} "
+            f"takes it only when something outside of it vouches for its bytes (sha256:{digest})",
+            digest=digest,
+        )
+    return is_vouched
+
+
+def require_pinned(digest: str, policy: TrustPolicy) -> None:
+    """Refuse bytes that are not among the pins, if there are any.
+
+    Raises:
+        UntrustedArtifactError: they are not.
+    """
+    if policy.pins and digest not in policy.pins:
+        raise UntrustedArtifactError(
+            f"is not what was pinned: its digest is sha256:{digest}, wanted "
+            + " or ".join(f"sha256:{pin}" for pin in sorted(policy.pins)[:3]),
+            digest=digest,
+        )
+
+
+def require_signed(artifact: Artifact, signature: bytes | None, policy: TrustPolicy) -> None:
+    """Refuse bytes that the policy's key has not signed.
+
+    Raises:
+        UntrustedArtifactError: there is no signature, or it is another one's.
+    """
+    from fitserve.trust.signing import verify_signature
+
+    assert policy.verify_key is not None
+    if signature is None:
+        raise UntrustedArtifactError(
+            "has no signature, and a key to verify one is configured (verify_key): sign it with model_signing, "
+            "and put the signature beside it",
+            digest=artifact.digest,
+        )
+    files = artifact.files or {artifact.file_name: artifact.data}
+    verify_signature(files, signature, policy.verify_key, digest=artifact.digest)
+
+
+def remedies(error: UntrustedArtifactError, path: str) -> tuple[str, ...]:
+    """Return the command lines that would let the file at ``path`` be served, each fit for a shell.
+
+    Names that no ``--allow`` can take (dotted ones, and those of ``__main__``) leave the pin and the conversion.
+    """
+    quoted = shlex.quote(f"./{path}" if path.startswith("-") else path)
+    pin = f"--pin sha256:{error.digest}"
+    lines: list[str] = []
+    if error.missing and all(is_full_name(name) and not name.startswith("__main__.") for name in error.missing):
+        allow = " ".join(f"--allow {shlex.quote(name)}" for name in error.missing)
+        lines.append(f"fitserve run {quoted} {allow}")
+    out = shlex.quote(re.sub(r"\.\w+$", "", path) + ".onnx")
+    lines.append(f"fitserve run {quoted} {pin}")
+    if error.missing:
+        lines.append(f"fitserve convert {quoted} {out} {pin}")
+    return tuple(lines)

@@ -1,0 +1,99 @@
+"""What may be loaded at all, and the commands that a refusal prints."""
+
+from __future__ import annotations
+
+import hashlib
+import shlex
+
+import pytest
+
+from fitserve.errors import ArtifactError, UntrustedArtifactError
+from fitserve.trust.judge import remedies, require_vouched
+from fitserve.trust.policy import TrustPolicy
+from fitserve.types import Artifact
+
+DATA = b"the bytes"
+DIGEST = hashlib.sha256(DATA).hexdigest()
+ARTIFACT = Artifact("model", "1", DIGEST, DATA, "model.joblib")
+PINNED = frozenset({DIGEST})
+
+
+def judged(policy, *, holds_code=True, format_name="python", **options):
+    return require_vouched(ARTIFACT, holds_code=holds_code, format_name=format_name, policy=policy, **options)
+
+
+@pytest.mark.parametrize("level", ["data", "allowlist", "pinned", "any"])
+def test_data_is_let_through_under_every_level(level):
+    assert judged(TrustPolicy(level), holds_code=False, format_name="onnx") is False
+
+
+@pytest.mark.parametrize(
+    ("policy", "is_let"),
+    [
+        (TrustPolicy("data"), False),
+        (TrustPolicy("data", pins=PINNED), False),
+        (TrustPolicy("allowlist"), False),
+        (TrustPolicy("allowlist", pins=PINNED), False),
+        (TrustPolicy("pinned"), False),
+        (TrustPolicy("pinned", pins=PINNED), True),
+        (TrustPolicy("any"), True),
+    ],
+)
+def test_code_needs_a_pin_or_the_level_any(policy, is_let):
+    if is_let:
+        judged(policy)
+    else:
+        with pytest.raises(UntrustedArtifactError, match="of the format 'python'") as caught:
+            judged(policy)
+        assert caught.value.digest == DIGEST
+
+
+def test_a_pickle_is_left_to_the_allow_list():
+    assert judged(TrustPolicy("allowlist"), format_name="pickle") is False
+    assert judged(TrustPolicy("pinned", pins=PINNED), format_name="pickle") is True
+    with pytest.raises(UntrustedArtifactError, match="trust level 'data'"):
+        judged(TrustPolicy("data"), format_name="pickle")
+
+
+@pytest.mark.parametrize("level", ["data", "allowlist", "pinned", "any"])
+def test_with_pins_only_pinned_bytes_are_let_through(level):
+    with pytest.raises(UntrustedArtifactError, match=f"is not what was pinned: its digest is sha256:{DIGEST}"):
+        judged(TrustPolicy(level, pins=frozenset({"0" * 64})), holds_code=False, format_name="onnx")
+
+
+def test_with_a_key_an_artifact_without_signature_is_refused(tmp_path):
+    with pytest.raises(UntrustedArtifactError, match="has no signature"):
+        judged(TrustPolicy("any", verify_key=tmp_path / "key.pub"), holds_code=False, format_name="onnx")
+
+
+def test_a_key_that_is_none_is_told(tmp_path):
+    (tmp_path / "key.pub").write_text("no key")
+
+    with pytest.raises(ArtifactError, match="verify_key is no public key"):
+        judged(TrustPolicy("pinned", verify_key=tmp_path / "key.pub"), signature=b"{}")
+
+
+def test_the_remedies_are_commands_for_a_shell():
+    error = UntrustedArtifactError("needs", digest=DIGEST, missing=["a.b.C", "d.E"])
+
+    commands = remedies(error, "my models/churn v2.joblib")
+
+    assert [shlex.split(command) for command in commands] == [
+        ["fitserve", "run", "my models/churn v2.joblib", "--allow", "a.b.C", "--allow", "d.E"],
+        ["fitserve", "run", "my models/churn v2.joblib", "--pin", f"sha256:{DIGEST}"],
+        ["fitserve", "convert", "my models/churn v2.joblib", "my models/churn v2.onnx", "--pin", f"sha256:{DIGEST}"],
+    ]  # fmt: skip
+
+
+def test_a_path_that_looks_like_an_option_stays_a_path():
+    error = UntrustedArtifactError("needs", digest=DIGEST, missing=["a.b.C"])
+
+    assert shlex.split(remedies(error, "-rf; touch x")[0])[2] == "./-rf; touch x"
+
+
+@pytest.mark.parametrize("missing", [["a:b.c", "d.E"], ["__main__.C"], ["a b.c; rm"], []])
+def test_what_no_name_can_mend_is_left_to_the_pin(missing):
+    commands = remedies(UntrustedArtifactError("needs", digest=DIGEST, missing=missing), "m.pkl")
+
+    assert not any("--allow" in command for command in commands)
+    assert commands[0] == f"fitserve run m.pkl --pin sha256:{DIGEST}"
