@@ -107,6 +107,19 @@ def test_a_model_is_inspected_in_a_confined_child(models):
     assert told["model"]["trial"] == {"rows": 1, "rows_are": "self-made", "failure": None}
 
 
+def test_a_confined_model_may_write_where_it_is_told_to_only(tmp_path):
+    code = "import pathlib, tempfile\n"
+    code += "class Model:\n    def __init__(self):\n        tempfile.mkstemp()\n"
+    code += "        pathlib.Path('marker').write_text('x')\n    def predict(self, rows): return [0 for _ in rows]\n"
+    (tmp_path / "own.py").write_text(code)
+
+    run = fitserve("inspect", "own.py", "--trust", "any", "--code-path", ".", cwd=tmp_path)
+
+    assert run.returncode == 1
+    assert "marker" in run.stderr or "Permission" in run.stderr or "Errno" in run.stderr
+    assert not (tmp_path / "marker").exists()
+
+
 def test_what_is_not_trusted_is_described_by_its_bytes(models):
     run = fitserve("inspect", models / "species_v1.0.pkl", "--trust", "data")
 

@@ -170,6 +170,32 @@ def test_examples_that_do_not_fit_are_told(churn, tmp_path, rows, told):
     assert not (tmp_path / "out").exists()
 
 
+def test_external_data_of_onnx_is_packed_and_nothing_else_of_its_folder(tmp_path):
+    from onnx import TensorProto, helper
+
+    tensor = TensorProto(name="c", data_type=TensorProto.FLOAT, dims=[2], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value="weights.bin")
+    sides = ([helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 2])] for name in "xy")
+    graph = helper.make_graph([helper.make_node("Add", ["x", "c"], ["y"])], "g", *sides, initializer=[tensor])
+    opsets = [helper.make_opsetid("", 18)]
+    folder = tmp_path / "net"
+    folder.mkdir()
+    (folder / "net_v2.onnx").write_bytes(
+        helper.make_model(graph, opset_imports=opsets, ir_version=9).SerializeToString()
+    )
+    (folder / "weights.bin").write_bytes(np.array([10, 20], dtype=np.float32).tobytes())
+    (folder / "customers.csv").write_text("secret")
+
+    with pytest.raises(ArtifactError, match="another file"):
+        packed(folder / "net_v2.onnx", tmp_path / "out")
+    written = packed(folder, tmp_path / "out")
+    artifact = read_artifact(tmp_path / "out")
+
+    assert set(written["files"]) == {"net_v2.onnx", "weights.bin", "golden.json", "manifest.toml"}
+    assert (artifact.name, artifact.version) == ("net", "2")
+    assert artifact.golden.outputs["predict"] == [[10.0, 20.0]]
+
+
 def test_a_place_that_is_taken_is_not_overwritten(iris, tmp_path):
     packed(iris, tmp_path / "out", version="1")
     (tmp_path / "home").mkdir()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -157,6 +158,8 @@ def runner(settings: Settings) -> Run:
 
     def run(task: str, request: dict[str, Any], blobs: Sequence[bytes]) -> dict[str, Any]:
         memory_bytes = settings.load_memory_bytes or 2**30 + 8 * sum(map(len, blobs))
-        return template.run(task, {**request, "memory_bytes": memory_bytes}, blobs, deadline_s=settings.load_timeout_s)
+        with tempfile.TemporaryDirectory(prefix="fitserve-") as scratch:
+            bounded = {**request, "memory_bytes": memory_bytes, "scratch": scratch}
+            return template.run(task, bounded, blobs, deadline_s=settings.load_timeout_s)
 
     return run

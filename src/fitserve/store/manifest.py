@@ -10,7 +10,7 @@ import math
 import re
 import tomllib
 from datetime import date, datetime, time
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -39,6 +39,7 @@ MAX_MANIFEST_BYTES = 16 * 2**20
 MAX_INPUTS = 100_000
 MAX_CATEGORIES = 100_000
 MAX_PACKED_FILES = 10_000
+MAX_NAME = 1024
 
 IDENTIFIER = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 """What a model's name and version may be: they stand in URLs, headers and log lines."""
@@ -80,12 +81,24 @@ class InputEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    name: str = Field(min_length=1, max_length=1024)
+    name: str = Field(min_length=1, max_length=MAX_NAME)
     kind: Kind = "number"
     nullable: bool = False
     categories: tuple[_Label, ...] | None = Field(default=None, min_length=1, max_length=MAX_CATEGORIES)
     closed: bool = Field(default=False, description="Any value that is no category is refused.")
-    learnt_from: str = Field(default="manifest", max_length=1024)
+    learnt_from: str = Field(default="manifest", max_length=MAX_NAME)
+
+    @classmethod
+    def of(cls, column: Column) -> Self:
+        """The entry that says a field of a signature."""
+        return cls(
+            name=column.name,
+            kind=column.kind,
+            nullable=column.is_nullable,
+            categories=column.categories,
+            closed=column.is_closed,
+            learnt_from=column.learnt_from[:MAX_NAME],
+        )
 
     def column(self) -> Column:
         """The field of a signature that this says."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import tempfile
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fitserve.errors import ArtifactError, InvalidInputError
@@ -27,10 +29,8 @@ from fitserve.types import Golden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
 
     from fitserve.formats.base import Model
-    from fitserve.signature import Field
     from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
 
@@ -81,7 +81,7 @@ def pack(
     """
     is_replacing = _is_package(out, is_forced=wanted.is_forced)
     with _named(source):
-        artifact = read_artifact(source, is_whole=True)
+        artifact = read_artifact(source, takes_external=True)
         declared = replace(artifact.declared, classes=wanted.classes or artifact.declared.classes)
         artifact = replace(
             artifact,
@@ -197,24 +197,13 @@ def _answer(model: Model, artifact: Artifact, rows: Sequence[Any], left_out: Seq
     example = dict(zip(signature.names, signature.example, strict=True)) if is_named and signature.example else None
     return {
         "format": identify(artifact).name,
-        "inputs": [_entry(field) for field in signature.inputs] if is_named else [],
+        "inputs": [InputEntry.of(field).model_dump(mode="json") for field in signature.inputs] if is_named else [],
         "example": None if example is None or None in example.values() else example,
         "classes": list(artifact.declared.classes or ()) if is_told else None,
         "libraries": {name: at_fit or now for name, (at_fit, now) in model.facts.libraries.items()},
         "golden": asdict(golden),
         "left_out": list(left_out),
         "warnings": list(model.facts.warnings),
-    }
-
-
-def _entry(field: Field) -> dict[str, Any]:
-    return {
-        "name": field.name,
-        "kind": field.kind,
-        "nullable": field.is_nullable,
-        "categories": None if field.categories is None else list(field.categories),
-        "closed": field.is_closed,
-        "learnt_from": field.learnt_from,
     }
 
 
@@ -237,6 +226,8 @@ def replay_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[st
 def loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifact], Model]:
     """In the child: import what the format needs, confine this process, and return what loads.
 
+    The request has ``memory_bytes`` and ``scratch``, a folder to write in, where this process is to be confined.
+
     Raises:
         UntrustedArtifactError: the policy does not let these bytes be loaded.
     """
@@ -245,7 +236,8 @@ def loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifact
     if "memory_bytes" in request:
         from fitserve.confine.sandbox import Sandbox, enter
 
-        enter(Sandbox(memory_bytes=request["memory_bytes"]))
+        tempfile.tempdir = request["scratch"]  # the only place where this process may write
+        enter(Sandbox(memory_bytes=request["memory_bytes"], writable=(Path(request["scratch"]),)))
     policy = policy_of_message(request["policy"])
     require_vouched(artifact, holds_code=known.holds_code, format_name=known.name, policy=policy)
     return lambda wanted: known.load(wanted, policy)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, ArtifactNotFoundError, clip
+from fitserve.formats import identify
 from fitserve.store.files import Folder, open_path
 from fitserve.store.golden import parse_golden
 from fitserve.store.layouts import find_model, formats
@@ -27,7 +28,7 @@ COMPRESSIONS = (".gz", ".bz2", ".xz", ".lzma", ".z")
 _VERSION = re.compile(r"^(?P<name>.+)_v(?P<version>\d.*)$", re.DOTALL)
 
 
-def read_artifact(path: Path, *, is_whole: bool = False) -> Artifact:
+def read_artifact(path: Path, *, takes_external: bool = False) -> Artifact:
     """Read a model once, with what its surroundings say of it.
 
     Of a folder, :func:`~fitserve.store.layouts.find_model` tells where the model is. A package's files are checked
@@ -35,8 +36,8 @@ def read_artifact(path: Path, *, is_whole: bool = False) -> Artifact:
 
     Args:
         path: of a file or a folder; links in it are followed.
-        is_whole: take with the one model file of a folder the other files in it, such as ONNX external data. Nobody
-            has vouched for them: for packing only.
+        takes_external: where the one model file of a folder is in ONNX, take with it those files below the folder
+            that it names, its external data. Nobody has vouched for them: for packing only.
 
     Raises:
         ArtifactNotFoundError: there is nothing at ``path``.
@@ -49,10 +50,11 @@ def read_artifact(path: Path, *, is_whole: bool = False) -> Artifact:
         return _file(opened, path.name, stem, _beside(path.with_name(stem + MANIFEST_SUFFIX)))
     with opened as folder:
         found = find_model(folder)
-        if is_whole:
-            found = replace(found, is_folder=True)
         own_name = path.name if path.name not in {"", ".."} else path.resolve().name
-        return _whole(folder, found, own_name) if found.is_folder else _one_of(folder, found, own_name)
+        if found.is_folder:
+            return _whole(folder, found, own_name)
+        artifact = _one_of(folder, found, own_name)
+        return _with_external(folder, found, artifact) if takes_external else artifact
 
 
 def _file(data: bytes, file_name: str, stem: str, manifest: Manifest) -> Artifact:
@@ -88,6 +90,17 @@ def _one_of(folder: Folder, found: Found, own_name: str) -> Artifact:
         version=manifest.version or _checked(found.version) or version or artifact.version,
     )
     return _with_fields(artifact, found)
+
+
+def _with_external(folder: Folder, found: Found, artifact: Artifact) -> Artifact:
+    """A model in ONNX with the files that its bytes name; one of another format as it is."""
+    if identify(artifact).name != "onnx":
+        return artifact
+    prefix = found.main[: -len(artifact.file_name)]
+    others = [name for name in folder.files if name.startswith(prefix) and name != found.main]
+    named = [name for name in others if name.removeprefix(prefix).encode() in artifact.data]
+    external = {name.removeprefix(prefix): folder.read(name) for name in named}
+    return replace(artifact, files={artifact.file_name: artifact.data, **external}) if external else artifact
 
 
 def _whole(folder: Folder, found: Found, own_name: str) -> Artifact:
