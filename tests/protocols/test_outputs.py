@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.cluster import KMeans
@@ -9,7 +11,7 @@ from sklearn.datasets import load_iris
 from sklearn.ensemble import IsolationForest, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.preprocessing import StandardScaler
-from sklearn.svm import LinearSVC
+from sklearn.svm import SVC, LinearSVC
 
 pytestmark = pytest.mark.anyio
 
@@ -55,6 +57,18 @@ async def test_two_classes_have_one_number(make_app, client_of):
     expected = model.decision_function(ROWS)
     np.testing.assert_allclose(many["outputs"]["decision_function"], expected, rtol=1e-12)
     assert one["outputs"] == {"decision_function": pytest.approx(expected[0])}
+
+
+async def test_scores_of_pairs_of_classes_are_not_given_to_classes(make_app, client_of):
+    model = SVC(decision_function_shape="ovo").fit(X, SPECIES)
+    app = make_app(model)
+    served = app.services.catalog.current.model
+    served.signature = replace(served.signature, has_score_per_class=False)
+
+    async with client_of(app) as client:
+        reply = await client.post("/predict", json={"features": ROWS[0], "outputs": ["decision_function"]})
+
+    assert reply.json()["outputs"]["decision_function"] == pytest.approx(model.decision_function(ROWS[:1])[0].tolist())
 
 
 async def test_an_outlier_detector_scores(make_app, client_of):

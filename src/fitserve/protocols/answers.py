@@ -58,7 +58,12 @@ def _output(signature: Signature, outputs: Outputs, predictions: list[Any], name
 
 def _class_columns(signature: Signature, values: NDArray[Any]) -> tuple[str, ...] | None:
     """The names of the columns, where there is one a class."""
-    if signature.class_names is None or len(signature.class_names) != 1 or signature.n_outputs:
+    if (
+        not signature.has_score_per_class
+        or signature.class_names is None
+        or len(signature.class_names) != 1
+        or signature.n_outputs
+    ):
         return None
     names = signature.class_names[0]
     return names if values.ndim > 1 and values.shape[1] == len(names) else None

@@ -43,6 +43,8 @@ class Signature:
             model of several; None for a regressor.
         n_outputs: how many values one prediction has; 0 means a single bare value.
         has_probabilities: whether the model gives a probability for each class.
+        has_score_per_class: whether as many columns of a decision function as there are classes
+            belong to one each. One against one, three classes have three pairs.
         outputs: what can be asked for; ``predict`` is first, ``transform`` for a pure transformer.
         example: a row that fits, where the manifest gives one.
         names: of the inputs.
@@ -56,6 +58,7 @@ class Signature:
     classes: tuple[tuple[Label, ...], ...] | None = None
     n_outputs: int = 0
     has_probabilities: bool = False
+    has_score_per_class: bool = True
     outputs: tuple[OutputName, ...] = ("predict",)
     example: tuple[Label | None, ...] | None = None
     names: tuple[str, ...] = field(init=False, repr=False)
@@ -74,13 +77,16 @@ class Signature:
             raise ArtifactError(msg)
         is_nullable = any(column.is_nullable for column in self.inputs)
         largest = [column.largest for column in self.inputs] or [MAX_MAGNITUDE]
+        kinds = {column.kind for column in self.inputs}
+        takes_booleans = kinds == {"numeric"}  # all of them, or each column has to be looked at by itself
         for key, value in {
             "names": names,
             "class_names": self.classes and tuple(tuple(map(label_name, labels)) for labels in self.classes),
-            "is_numeric": all(column.kind == "number" and not column.is_closed for column in self.inputs),
+            "is_numeric": (takes_booleans or kinds <= {"number"})
+            and not any(column.is_closed for column in self.inputs),
             "_columns": tuple(map(Column, self.inputs)),
             "_required": [i for i, column in enumerate(self.inputs) if is_nullable and not column.is_nullable],
-            "_allowed": ACCEPTED["number"] | ({type(None)} if is_nullable else set()),
+            "_allowed": ACCEPTED["numeric" if takes_booleans else "number"] | ({type(None)} if is_nullable else set()),
             "_bounds": largest[0] if len(set(largest)) == 1 else np.array(largest),
             "_pick": itemgetter(*names) if len(names) > 1 else lambda row: tuple(row[name] for name in names),
         }.items():
