@@ -41,10 +41,13 @@ from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
 from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
 from fitserve.store.catalog import Catalog
-from fitserve.store.lifecycle import Lifecycle, adopt_model
+from fitserve.store.lifecycle import Lifecycle
+from fitserve.store.loading import adopt_model
+from fitserve.store.verify import verifier_of
 from fitserve.store.watcher import changes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -105,6 +108,7 @@ class FitserveApp(FastAPI):
         *,
         is_standalone: bool = False,
         is_watching: bool = False,
+        passed: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
         """Build the application; the model is loaded by ``services.lifecycle.start``, or by the lifespan.
 
@@ -114,8 +118,10 @@ class FitserveApp(FastAPI):
             is_standalone: nothing else runs in this process: write access lines to standard error, and
                 answer a request that is cancelled, which then can only be the server stopping.
             is_watching: reload when the file changes, as long as the lifespan runs.
+            passed: reports of model files that have been tried already, as
+                :attr:`~fitserve.store.verify.Verifier.passed` has them.
         """
-        self.services = _services(settings, model_path)
+        self.services = _services(settings, model_path, passed or {})
         self.access_log = AccessLog(
             choose_format(settings.log_format, sys.stderr),
             sys.stderr,
@@ -234,6 +240,7 @@ class FitserveApp(FastAPI):
         finally:
             if watching is not None:
                 watching.cancel()
+            await self.services.lifecycle.stop(self.services.executor.run)
             if self._is_standalone:
                 logger.info("process %d has stopped", os.getpid())
             self.access_log.flush()
@@ -293,13 +300,15 @@ class FitserveApp(FastAPI):
         return self.openapi_schema
 
 
-def _services(settings: Settings, model_path: Path | None) -> Services:
+def _services(settings: Settings, model_path: Path | None, passed: Mapping[str, Mapping[str, Any]]) -> Services:
     catalog = Catalog()
     executor = Executor(settings.inference_threads or usable_cpus())
     return Services(
         settings=settings,
         catalog=catalog,
-        lifecycle=Lifecycle(catalog, model_path, is_one_of_several=_is_one_of_several()),
+        lifecycle=Lifecycle(
+            catalog, model_path, verifier_of(settings, passed), is_one_of_several=_is_one_of_several()
+        ),
         engine=Engine(catalog, executor, is_nonfinite_error=settings.nonfinite == "error"),
         executor=executor,
         started_monotonic_s=time.monotonic(),

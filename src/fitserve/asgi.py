@@ -10,7 +10,7 @@ import sys
 from functools import cache
 from typing import TYPE_CHECKING
 
-from fitserve.errors import FitserveError
+from fitserve.errors import FitserveError, SettingsError
 
 if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
@@ -44,5 +44,11 @@ def _application() -> FitserveApp:
     from fitserve.settings import read_settings
 
     settings, _ = read_settings()
+    if settings.trust == "any" and not settings.trust_any_confirmed:
+        msg = (
+            "trust = any lets a model file run code, and which address this server listens on cannot be known here: "
+            "pin the file, or set FITSERVE_TRUST_ANY_CONFIRMED=true in the environment"
+        )
+        raise SettingsError(msg)
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
     return FitserveApp(settings, settings.model_path, is_standalone=True)

@@ -222,7 +222,7 @@ async def test_a_model_that_fails_every_prediction_is_never_ready(make_app, clie
 
 async def test_a_version_switched_meanwhile_does_not_mix_into_a_reply(make_app, client_of):
     """The reply names the version that computed it, in body and header, whatever serves by then."""
-    from fitserve.store.lifecycle import adopt_model
+    from fitserve.store.loading import adopt_model
 
     class Versioned(Gated):
         gate, entered = threading.Event(), threading.Event()

@@ -13,7 +13,8 @@ from sklearn.linear_model import LogisticRegression
 
 from fitserve.errors import ArtifactError, ArtifactNotFoundError, ConflictError, ModelNotFoundError, ModelNotReadyError
 from fitserve.store.catalog import Catalog
-from fitserve.store.lifecycle import Lifecycle, adopt_model, load_model
+from fitserve.store.lifecycle import Lifecycle, load_model
+from fitserve.store.loading import adopt_model
 from fitserve.types import ModelRef
 
 pytestmark = pytest.mark.anyio

@@ -40,6 +40,18 @@ def print_model(console: Console, facts: Mapping[str, Any]) -> None:
         console.print(f"… and {len(facts['features']) - MOST_FEATURES} more: see /model/info")
 
 
+def print_verification(console: Console, report: Mapping[str, Any]) -> None:
+    """Print what trying a model has shown, as :meth:`~fitserve.store.verify.Verifier.verify` reports it."""
+    from rich.markup import escape
+
+    if (golden := report["golden"]) is not None:
+        outputs = ", ".join(f"{output['name']} within {output['largest_abs']:.2g}" for output in golden["outputs"])
+        console.print(f"golden samples: {golden['n_rows']} rows answered as when it was packed ({escape(outputs)})")
+    elif report["model"]["is_ready"]:
+        console.print(f"no golden samples (`fitserve pack` makes them); it answered {report['n_self_made_rows']} rows")
+    console.print(f"tried confined: {escape(report['confinement'])}, {report['peak_memory_bytes'] // 2**20} MiB")
+
+
 def print_urls(console: Console, url: str, example: Mapping[str, Any] | None) -> None:
     """Print where the server answers, and a line that asks it for a prediction."""
     console.print(f"\n[bold]{url}[/bold]          the service")

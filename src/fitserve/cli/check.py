@@ -3,44 +3,64 @@
 from __future__ import annotations
 
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from fitserve.cli import EXIT_REFUSED, refuse
-from fitserve.errors import ArtifactError
+from fitserve.cli.options import LOADING, with_settings
+from fitserve.errors import ArtifactError, FitserveError
+from fitserve.settings import read_settings
 
 COMMAND = typer.Typer()
 
 
 @COMMAND.command()
+@with_settings(only=LOADING)
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The model file.")],
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The model file or folder.")],
     *,
-    is_json: Annotated[bool, typer.Option("--json", help="Print the facts as JSON.")] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    flags: dict[str, Any],
 ) -> None:
-    """Try a model file and print what it takes and gives.
+    """Try a model in a confined process and print what it takes and gives.
 
-    Loads it and lets it answer a test row. Leaves with 1 and the reason if it cannot be served.
+    Loads it, replays its golden samples or lets it answer rows of its own making, and reports.
+    Leaves with 1 and the reason if it cannot be served.
     """
     import orjson
     from rich.console import Console
 
-    from fitserve.cli.card import print_model
-    from fitserve.store.describe import describe_model, example_request
-    from fitserve.store.lifecycle import load_model
+    from fitserve.cli.card import print_model, print_verification
 
     try:
-        loaded = load_model(path)
-    except ArtifactError as exc:
-        raise refuse(ArtifactError(f"{path} {exc}")) from None
-    facts = {**describe_model(loaded), "example": example_request(loaded)}
+        report = verify_path(path, flags)
+    except FitserveError as exc:
+        raise refuse(exc) from None
     if is_json:
-        typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
+        typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
     else:
-        print_model(Console(), facts)
-    if not loaded.trial.has_answered:
-        typer.echo(f"fitserve: {path} loads, but has not answered a test row: {loaded.trial.failure}", err=True)
+        console = Console()
+        print_model(console, report["model"])
+        print_verification(console, report)
+    if not report["model"]["is_ready"]:
+        typer.echo(f"fitserve: {path} loads, but has not answered a test row: {report['failure']}", err=True)
         raise typer.Exit(EXIT_REFUSED)
-    if not is_json:
-        typer.echo("It answered a test row.")
+
+
+def verify_path(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
+    """Read a model and try it in a confined process; nothing of it is loaded in this one.
+
+    Raises:
+        SettingsError: a flag is wrong.
+        ArtifactError: it cannot be served; the text names the path and what could be done.
+    """
+    from fitserve.store.lifecycle import with_path
+    from fitserve.store.repository import read_artifact
+    from fitserve.store.verify import verifier_of
+
+    settings, _ = read_settings(flags)
+    try:
+        return dict(verifier_of(settings).verify(read_artifact(path)))
+    except ArtifactError as exc:
+        raise with_path(exc, path) from exc

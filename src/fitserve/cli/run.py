@@ -65,23 +65,45 @@ def serve_forever(settings: Settings, *, shows_card: bool, is_watching: bool = F
 
 
 def _serve_here(settings: Settings, listener: socket.socket, *, shows_card: bool, is_watching: bool) -> None:
-    from fitserve.app import FitserveApp
-    from fitserve.server.listen import make_server, run_server
-    from fitserve.store.describe import describe_model, example_request
+    from fitserve.confine.child import shared_template
+    from fitserve.server.confined import confine, runtime_folder, sandbox_of
+    from fitserve.store.verify import PRELOAD
 
     _configure_logging(settings)
-    app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching)
-    loaded = app.services.lifecycle.start()
-    server = make_server(app, settings)
-    _tell({**describe_model(loaded), "example": example_request(loaded)}, listener, shows_card=shows_card)
-    run_server(server, listener)
+    with runtime_folder() as folder:
+        # Started before anything else, it imports what a model needs while this process imports the rest. It outlives
+        # the confinement of this process for the sake of reloads; its children are confined as this process will be.
+        shared_template(PRELOAD, sandbox=sandbox_of(settings, folder)).start()
+        from fitserve.app import FitserveApp
+        from fitserve.server.listen import make_server, run_server
+        from fitserve.store.describe import describe_model, example_request
+
+        app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching)
+        app.services.lifecycle.prepare()
+        confine(settings, folder)
+        loaded = app.services.lifecycle.start()
+        server = make_server(app, settings)
+        _tell({**describe_model(loaded), "example": example_request(loaded)}, listener, shows_card=shows_card)
+        run_server(server, listener)
 
 
 def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_card: bool) -> None:
+    from fitserve.confine.child import shared_template
+    from fitserve.store.lifecycle import with_path
+    from fitserve.store.repository import read_artifact
+    from fitserve.store.verify import identity, verifier_of
     from fitserve.supervisor.supervisor import Supervisor
 
+    assert settings.model_path is not None  # serve_forever has looked
     _configure_logging(settings)
-    Supervisor(settings, listener).run(lambda facts: _tell(facts, listener, shows_card=shows_card))
+    try:
+        artifact = read_artifact(settings.model_path)
+        passed = {identity(artifact): verifier_of(settings).verify(artifact)}
+    except ArtifactError as exc:
+        raise with_path(exc, settings.model_path) from exc
+    del artifact  # the workers read it again: it may be large
+    shared_template().close()
+    Supervisor(settings, listener, passed).run(lambda facts: _tell(facts, listener, shows_card=shows_card))
 
 
 def _configure_logging(settings: Settings) -> None:

@@ -25,6 +25,8 @@ from fitserve.errors import ArtifactError
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from fitserve.confine.sandbox import Sandbox
+
 START_S = 120.0
 """How long a template may take to import the libraries, on a cold disk, and to fork."""
 
@@ -47,6 +49,7 @@ class Template:
         self,
         preload: tuple[str, ...] = (),
         *,
+        sandbox: Sandbox | None = None,
         idle_s: float = IDLE_S,
         longest_reply_bytes: int = LONGEST_REPLY_BYTES,
         executes: bool = sys.platform == "darwin",
@@ -55,12 +58,15 @@ class Template:
 
         Args:
             preload: modules that it imports; one that cannot be imported is passed over.
+            sandbox: what every task may do at the most, entered before the order is read; for a process that will
+                be confined itself, and must not reach more through its children. Its limits do not count.
             idle_s: after how long without a task it gives its memory back.
             longest_reply_bytes: a reply that is longer is an error.
             executes: each child is a new program instead of a fork, which costs the imports each
                 time. So on macOS, whose system libraries do not bear a fork.
         """
-        self._options = {"preload": list(preload), "idle_s": idle_s, "executes": executes}
+        bounds = sandbox and {"writable": [str(folder) for folder in sandbox.writable], "connect": sandbox.connect}
+        self._options = {"preload": list(preload), "sandbox": bounds, "idle_s": idle_s, "executes": executes}
         self._longest_reply_bytes = longest_reply_bytes
         self._forget()
         _templates.add(self)
@@ -303,15 +309,15 @@ _shared: Template | None = None
 _shared_lock = threading.Lock()
 
 
-def shared_template(preload: tuple[str, ...] = ()) -> Template:
-    """The one template of this process. ``preload`` counts when it is made, by the first call.
+def shared_template(preload: tuple[str, ...] = (), *, sandbox: Sandbox | None = None) -> Template:
+    """The one template of this process. The arguments count when it is made, by the first call.
 
     It ends with this process. After a fork, the copy has one of its own.
     """
     global _shared  # noqa: PLW0603 - one for each process
     with _shared_lock:
         if _shared is None:
-            _shared = Template(preload)
+            _shared = Template(preload, sandbox=sandbox)
         return _shared
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import os
 import threading
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from fitserve.confine import landlock, seccomp
@@ -29,6 +29,8 @@ class Sandbox:
         cpu_s: seconds of processor time from now on, of all threads together.
         file_bytes: how large a file may grow.
         open_files: how many files and sockets may be open at once.
+        may_tighten: entering again may lower the limits, and nothing else: for a process that is confined
+            before it knows how much memory its task may take.
     """
 
     writable: tuple[Path, ...] = ()
@@ -37,6 +39,7 @@ class Sandbox:
     cpu_s: int | None = None
     file_bytes: int | None = None
     open_files: int | None = None
+    may_tighten: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,7 @@ class Confinement:
 
 _SEMAPHORES = Path("/dev/shm")  # noqa: S108 - where libc keeps them
 _entered: Sandbox | None = None
+_reached: Confinement | None = None
 
 
 def entered() -> Sandbox | None:
@@ -86,16 +90,15 @@ def enter(sandbox: Sandbox) -> Confinement:
     are counted in ``missing``. Enter before joblib is imported, too: the semaphores of its pools are
     files in ``/dev/shm``. Unless that is writable, ``JOBLIB_MULTIPROCESSING=0`` is put into the
     environment, by which a model with ``n_jobs`` does its work in one thread.
-    Call once per process.
+    Call once per process, or again where the first sandbox ``may_tighten``.
 
     Raises:
-        RuntimeError: this process is in a sandbox already.
+        RuntimeError: this process is in a sandbox already, which cannot be tightened or allows less.
         OSError: a path of ``writable`` does not exist. Nothing has been restricted then.
     """
-    global _entered  # noqa: PLW0603 - it is a property of the process
+    global _entered, _reached
     if _entered is not None:
-        msg = "this process has entered a sandbox already"
-        raise RuntimeError(msg)
+        return _tighten(_entered, sandbox)
     abi, why_not = landlock.landlock_abi()
     ports = {port for _, port in sandbox.connect}
     rules = None if abi is None else landlock.make_ruleset(abi, sandbox.writable, ports)
@@ -119,8 +122,26 @@ def enter(sandbox: Sandbox) -> Confinement:
     if _SEMAPHORES not in sandbox.writable:
         os.environ.setdefault("JOBLIB_MULTIPROCESSING", "0")
     has_seccomp, lacks = _seccomp(sandbox)
+    _entered, _reached = sandbox, Confinement(abi, has_seccomp, (*missing, *lacks))
+    return _reached
+
+
+def _tighten(entered: Sandbox, sandbox: Sandbox) -> Confinement:
+    """Lower the limits of a process that is confined; for good, unless it may tighten again."""
+    global _entered  # noqa: PLW0603 - a property of the process
+    is_inside = all(any(path.is_relative_to(outer) for outer in entered.writable) for path in sandbox.writable)
+    if not (entered.may_tighten and is_inside and set(sandbox.connect) <= set(entered.connect)):
+        msg = "this process has entered a sandbox already, which allows less"
+        raise RuntimeError(msg)
+    missing = set_limits(
+        memory_bytes=sandbox.memory_bytes,
+        cpu_s=sandbox.cpu_s,
+        file_bytes=sandbox.file_bytes,
+        open_files=sandbox.open_files,
+    )
+    assert _reached is not None  # with _entered
     _entered = sandbox
-    return Confinement(abi, has_seccomp, (*missing, *lacks))
+    return replace(_reached, missing=(*_reached.missing, *missing))
 
 
 def _landlock(rules: int, abi: int, sandbox: Sandbox) -> tuple[int | None, list[str]]:
@@ -156,7 +177,8 @@ def _seccomp(sandbox: Sandbox) -> tuple[bool, list[str]]:
         changes_folders=bool(sandbox.writable),
         tcp=bool(sandbox.connect),
         udp=any(not _is_address(host) for host, _ in sandbox.connect),
-        memory_files=sandbox.memory_bytes is None,
+        memory_files=sandbox.memory_bytes is None and not sandbox.may_tighten,
+        sets_limits=sandbox.may_tighten,
     )
     try:
         prctl(PR_SET_NO_NEW_PRIVS, 1)

@@ -72,19 +72,22 @@ class _Test:
         return [(_LOAD, 0, 0, offset), (_AND, 0, 0, self.mask), *jumps, _refuse(errno.EPERM)]
 
 
+_READS_LIMITS = (_Test(2, (0,)), _Test(2, (0,), is_upper=True))
+
+
 def _refuse(number: int) -> tuple[int, int, int, int]:
     return (_RETURN, 0, 0, _ERRNO | number)
 
 
-def _tests(*, tcp: bool, udp: bool, memory_files: bool) -> dict[str, tuple[_Test, ...]]:
+def _tests(*, tcp: bool, udp: bool, memory_files: bool, sets_limits: bool) -> dict[str, tuple[_Test, ...]]:
     """What the arguments of a call must be. A call that is not here is refused."""
     own = (os.getpid(),)
     tests = {
         "clone": (_Test(0, (_CLONE_THREAD,), mask=_CLONE_THREAD),),
         "kill": (_Test(0, own),),
         "tgkill": (_Test(0, own),),
-        # Limits are read, not set: root could raise its own, and those of others.
-        "prlimit64": (_Test(0, (0, *own)), _Test(2, (0,)), _Test(2, (0,), is_upper=True)),
+        # Its own, and read, unless they may still be lowered; without capabilities nobody raises one.
+        "prlimit64": (_Test(0, (0, *own)), *(() if sets_limits else _READS_LIMITS)),
         "prctl": (_Test(0, _PRCTLS),),
         "ioctl": (_Test(1, _TERMINAL_IOCTLS + _FILE_IOCTLS),),
         "fcntl": (_Test(1, _FCNTLS),),
@@ -116,7 +119,13 @@ def _ranges(numbers: set[int]) -> list[tuple[int, int]]:
 
 
 def make_filter(
-    machine: Machine, *, changes_folders: bool, tcp: bool = False, udp: bool = False, memory_files: bool = True
+    machine: Machine,
+    *,
+    changes_folders: bool,
+    tcp: bool = False,
+    udp: bool = False,
+    memory_files: bool = True,
+    sets_limits: bool = False,
 ) -> Code:
     """The filter for the calling process, whose id it holds.
 
@@ -126,9 +135,10 @@ def make_filter(
         tcp: sockets may be made and connected, where Landlock lets them.
         udp: of datagrams too; needed to look names up.
         memory_files: files in memory may be made. They do not count as address space.
+        sets_limits: the process may still lower its limits.
     """
     numbers = calls.conditional(machine)
-    tests = _tests(tcp=tcp, udp=udp, memory_files=memory_files)
+    tests = _tests(tcp=tcp, udp=udp, memory_files=memory_files, sets_limits=sets_limits)
     code: Code = [
         (_LOAD, 0, 0, _MACHINE),
         (_IF_EQUAL, 1, 0, _ARCHITECTURE[machine]),

@@ -170,12 +170,12 @@ def _be_child(options: dict[str, Any], template: int, reply: int, payload: int, 
             for kept in (reply, payload):
                 os.set_inheritable(kept, True)
             os.execv(sys.executable, _command(f"{reply},{payload}", options, "task"))  # noqa: S606 - itself
-        _carry_out(reply, payload, template)
+        _carry_out(reply, payload, template, options)
     finally:
         os._exit(70)  # not reached unless something above has raised
 
 
-def _carry_out(reply: int, payload: int, template: int) -> None:
+def _carry_out(reply: int, payload: int, template: int, options: dict[str, Any]) -> None:
     if sys.platform == "linux":
         from fitserve.confine.kernel import PR_SET_PDEATHSIG, prctl
 
@@ -184,7 +184,7 @@ def _carry_out(reply: int, payload: int, template: int) -> None:
         return
     from fitserve.confine.task import run_task
 
-    run_task(payload, reply)
+    run_task(payload, reply, options["sandbox"])
     os._exit(0)  # the template's exit handlers are not the child's
 
 
@@ -201,7 +201,7 @@ def main() -> None:
     os.environ.update(_ENVIRONMENT)
     if mode == "task":
         reply, payload = map(int, descriptors.split(","))
-        _carry_out(reply, payload, os.getppid())
+        _carry_out(reply, payload, os.getppid(), options)
         return
     # The keys of a terminal are for the parent, whose end is ours too.
     for number in (signal.SIGINT, signal.SIGHUP):

@@ -1,48 +1,61 @@
 """scikit-learn estimators and pipelines saved with joblib or pickle.
 
-A pickle runs code when it is loaded: load only files whose origin you trust.
+A pickle says which functions are to be called when it is loaded; :mod:`fitserve.trust.unpickler` decides
+which may be.
 Source: https://scikit-learn.org/stable/model_persistence.html
 """
 
 from __future__ import annotations
 
 import copy
-import io
 import pickle
-import re
 import warnings
 from typing import TYPE_CHECKING
 
-from fitserve.errors import ArtifactError, FitserveError
+from fitserve.errors import ArtifactError
 from fitserve.estimators.calls import output_names
 from fitserve.estimators.model import EstimatorModel
 from fitserve.formats.base import Format
+from fitserve.trust.unpickler import load_pickle
 
 if TYPE_CHECKING:
     from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
 
+COMPRESSED = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00", b"\x5d\x00\x00", b"\x04\x22\x4d\x18")
+"""How gzip, bzip2, xz, lzma and lz4 files begin: what joblib compresses with, besides zlib."""
 
-def load(artifact: Artifact, policy: TrustPolicy) -> EstimatorModel:  # noqa: ARG001 - replaced by the unpickler of trust
-    """Load a fitted estimator from the artifact's bytes.
+
+def load(artifact: Artifact, policy: TrustPolicy) -> EstimatorModel:
+    """Load a fitted estimator from the artifact's bytes, as the trust policy says.
 
     Raises:
+        UntrustedArtifactError: it needs names that are not allowed.
         ArtifactError: the bytes cannot be read, or hold no fitted estimator.
     """
-    import joblib
-
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        try:
-            estimator = joblib.load(io.BytesIO(artifact.data))
-        except (Exception, SystemExit) as exc:  # a pickle may raise anything
-            raise ArtifactError(_explain(exc)) from exc
+        # Where a key is configured, nothing comes this far that it has not signed.
+        is_signed = policy.verify_key is not None
+        estimator = load_pickle(artifact.data, policy, digest=artifact.digest, is_signed=is_signed)
     _refuse_unservable(estimator, "holds")
     return EstimatorModel(estimator, caught=[warning.message for warning in caught], declared=artifact.declared)
 
 
+def matches(artifact: Artifact) -> bool:
+    """Whether the bytes begin as a pickle of protocol 2 or later does, or as a compressed file."""
+    head = artifact.data[:6]
+    is_zlib = len(head) > 1 and head[0] & 0x0F == 8 and head[0] >> 4 <= 7 and (head[0] * 256 + head[1]) % 31 == 0  # noqa: PLR2004 - RFC 1950
+    is_pickle = len(head) > 1 and head[0] == pickle.PROTO[0] and 2 <= head[1] <= pickle.HIGHEST_PROTOCOL  # noqa: PLR2004
+    return is_pickle or is_zlib or head.startswith(COMPRESSED)
+
+
 FORMAT = Format(
-    name="pickle", suffixes=(".joblib", ".pkl", ".pickle"), matches=lambda _: True, load=load, holds_code=True
+    name="pickle",
+    suffixes=(".joblib", ".pkl", ".pickle"),
+    matches=matches,
+    load=load,
+    holds_code=True,
 )
 
 
@@ -74,23 +87,3 @@ def _refuse_unservable(estimator: object, verb: str) -> None:
         except (NotFittedError, TypeError):
             msg = f"{verb} an object of type {kind} that is not fitted: call fit() first"
             raise ArtifactError(msg) from None
-
-
-def _explain(exc: BaseException) -> str:
-    """Why a pickle did not load, in words for the person who wrote it."""
-    match exc:
-        case ModuleNotFoundError(name=str(name)) if re.fullmatch(r"\w+(\.\w+)*", name):
-            return f"needs the package {name.partition('.')[0]!r}, which is not installed here"
-        case AttributeError() if "__main__" in str(exc):
-            return (
-                f"uses something that was defined in a notebook or script ({exc}): "
-                "move it into a module that is installed here, and save the model again"
-            )
-        case FitserveError():
-            return str(exc)
-        case _ if isinstance(exc, EOFError) or re.search("truncated|exhausted|ran out|EOF", str(exc)):
-            return "is truncated: it ends before the model does"
-        case KeyError() | IndexError() | ModuleNotFoundError() | UnicodeDecodeError() | pickle.UnpicklingError():
-            return "is damaged, or no joblib or pickle file"  # what it says of opcodes helps nobody
-        case _:
-            return f"is damaged, or no joblib or pickle file ({type(exc).__name__}: {exc})"

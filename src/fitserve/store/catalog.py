@@ -13,10 +13,11 @@ if TYPE_CHECKING:
 
     from fitserve.formats.base import Model
     from fitserve.store.cost import Cost
+    from fitserve.store.trial import Trial
     from fitserve.types import ModelRef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True)
 class LoadedModel:
     """One version, whole: everything that a reply says of the model comes from one such record.
 
@@ -28,23 +29,14 @@ class LoadedModel:
     version: str
     digest: str
     size_bytes: int
+    format: str
     model: Model
     loaded_at: datetime
     loaded_monotonic_s: float
     metadata: Mapping[str, Any]
+    verification: Mapping[str, Any]
     cost: Cost
     trial: Trial
-
-
-@dataclass(slots=True)
-class Trial:
-    """Whether this version has answered a row; ``failure`` is why the made-up one was not.
-
-    A made-up row may be refused by a model that answers real ones, so a real answer counts too.
-    """
-
-    has_answered: bool = False
-    failure: str | None = None
 
 
 class Catalog:

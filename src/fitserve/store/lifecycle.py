@@ -1,158 +1,76 @@
-"""A version's way into service: read → load → trial → switch.
+"""A version's way into service: read → verify → load → switch.
 
 A version that fails on the way changes nothing: the one that serves goes on.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import os
-import pickle
-import re
-import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-import fitserve.formats
-from fitserve.errors import ArtifactError, ConflictError, FitserveError, clip
-from fitserve.formats.base import Format, Model
-from fitserve.plugins import discover
-from fitserve.store.catalog import Catalog, LoadedModel, Trial
-from fitserve.store.cost import Cost
-from fitserve.store.repository import IDENTIFIER, digest_version, read_artifact
-from fitserve.trust.policy import TrustPolicy
+from fitserve.errors import ArtifactError, ConflictError, UntrustedArtifactError
+from fitserve.formats.base import hooks_of
+from fitserve.store.loading import load_artifact, stop, stop_when_unused
+from fitserve.store.repository import read_artifact
+from fitserve.store.verify import Verifier
+from fitserve.trust.judge import remedies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
+
+    from fitserve.store.catalog import Catalog, LoadedModel
+    from fitserve.types import Artifact
 
 logger = logging.getLogger(__name__)
 
-TRIAL_ROWS = 64
-"""Rows of the second trial call: enough to tell the cost of a row from the cost of a call."""
 
-SLOW_TRIAL_S = 0.05
-"""A first call over this is not repeated to measure it: it will not run on the event loop anyway."""
-
-
-def load_model(path: Path) -> LoadedModel:
-    """Read and load a model file, and let it answer a row. Blocks; runs the file's code.
+def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
+    """Read a model, try it in a confined child, and load the same bytes here. Blocks.
 
     Raises:
-        ArtifactError: the file cannot be served; the text names no path.
+        UntrustedArtifactError: the trust policy does not let it be loaded.
+        ArtifactError: it cannot be served; the text names no path.
     """
-    artifact = read_artifact(path)
-    model = _format_of(path).load(artifact, TrustPolicy())
-    return LoadedModel(
-        name=artifact.name,
-        version=artifact.version,
-        digest=artifact.digest,
-        size_bytes=len(artifact.data),
-        model=model,
-        loaded_at=datetime.now(UTC),
-        loaded_monotonic_s=time.monotonic(),
-        metadata=artifact.metadata,
-        **_tried(model),
-    )
+    artifact, verifier = read_artifact(path), verifier or Verifier()
+    return load_artifact(artifact, verifier.policy, report=verifier.verify(artifact))
 
 
-def adopt_model(estimator: object, *, name: str, version: str | None) -> LoadedModel:
-    """Take a live estimator into service as it is now; later changes to it change nothing here.
-
-    Raises:
-        ArtifactError: it has no predict, is not fitted or cannot be copied, or its name or version
-            is none that could stand in a header.
-    """
-    for word in (name, version or "0"):
-        if not re.fullmatch(IDENTIFIER, word):
-            msg = f"{clip(word)!r} is no name or version: wanted letters, digits and . _ + - up to 64"
-            raise ArtifactError(msg)
-    from fitserve.formats.sklearn import snapshot
-
-    try:
-        model = snapshot(estimator)
-    except FitserveError as exc:
-        msg = f"the model {exc}"
-        raise ArtifactError(msg) from exc
-    except Exception as exc:
-        msg = f"the model cannot be copied ({type(exc).__name__}): save it to a file and serve that"
-        raise ArtifactError(msg) from exc
-    try:
-        data = pickle.dumps(estimator)
-    except Exception:  # noqa: BLE001 - a live model need not be picklable: it is only named after its bytes
-        data = os.urandom(16)
-    digest = hashlib.sha256(data).hexdigest()
-    return LoadedModel(
-        name=name,
-        version=version or digest_version(digest),
-        digest=digest,
-        size_bytes=len(data),
-        model=model,
-        loaded_at=datetime.now(UTC),
-        loaded_monotonic_s=time.monotonic(),
-        metadata={},
-        **_tried(model),
-    )
-
-
-def _format_of(path: Path) -> Format:
-    formats = discover(fitserve.formats, Format, "FORMAT")
-    return next((known for known in formats if path.name.lower().endswith(known.suffixes)), formats[0])
-
-
-def _tried(model: Model) -> dict[str, Any]:
-    """Let a model answer a row that its signature makes, and measure what a call costs."""
-    cost, trial = Cost(), Trial()
-    signature = model.signature
-    if signature.is_open:
-        trial.failure = "it does not tell its features, so no test row could be made: name them in a manifest's example"
-        return {"cost": cost, "trial": trial}
-    row = list(signature.example_row())
-    try:
-        first = _timed(model, [row])
-        if first > SLOW_TRIAL_S:
-            cost = Cost(fixed_s=first)
-        else:
-            one = min(_timed(model, [row]) for _ in range(3))
-            many = min(_timed(model, [row] * TRIAL_ROWS) for _ in range(2))
-            per_row = max(0.0, (many - one) / (TRIAL_ROWS - 1))
-            cost = Cost(fixed_s=max(0.0, one - per_row), per_row_s=per_row)
-        trial.has_answered = True
-    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
-        trial.failure = f"it raised {type(exc).__name__} on a test row"
-    return {"cost": cost, "trial": trial}
-
-
-def _timed(model: Model, rows: list[list[Any]]) -> float:
-    inputs = model.signature.check(rows)
-    started = time.perf_counter()
-    outputs = model.predict(inputs)
-    elapsed = time.perf_counter() - started
-    if len(np.atleast_1d(outputs.predictions)) != len(rows):
-        msg = "predict returned another number of rows than it was given"
-        raise ValueError(msg)
-    return elapsed
+def with_path(error: ArtifactError, path: Path) -> ArtifactError:
+    """The same error in the operator's words: with the path, and what could be done."""
+    text = f"{path} {error}"
+    if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path))):
+        text = "\n  ".join([f"{text}\nIf you trust this file, any of these lets it be served:", *commands])
+    return error.reworded(text)
 
 
 class Lifecycle:
     """Brings versions into service, one at a time."""
 
-    def __init__(self, catalog: Catalog, path: Path | None, *, is_one_of_several: bool = False) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        path: Path | None,
+        verifier: Verifier | None = None,
+        *,
+        is_one_of_several: bool = False,
+    ) -> None:
         self._catalog = catalog
         self._path = path
+        self._verifier = verifier or Verifier()
         self._is_one_of_several = is_one_of_several
         self._is_reloading = False
+        self._prepared: tuple[Artifact, Mapping[str, Any]] | None = None
 
     @property
     def path(self) -> Path | None:
         """Where the model is read from; None for one handed over in memory."""
         return self._path
 
-    def start(self) -> LoadedModel:
-        """Load the configured file and let it serve. Blocks.
+    def prepare(self) -> None:
+        """Read the configured file and try it in a confined child, so that :meth:`start` need only load it. Blocks.
+
+        For a process that will be confined before it loads the model, and can then start no child.
 
         Raises:
             ArtifactError: it cannot be served; the text names the path, for the operator.
@@ -161,10 +79,26 @@ class Lifecycle:
             msg = "no model given: set MODEL_PATH, or run `fitserve run PATH`"
             raise ArtifactError(msg)
         try:
-            loaded = load_model(self._path)
+            artifact = read_artifact(self._path)
+            self._prepared = artifact, self._verifier.verify(artifact)
         except ArtifactError as exc:
-            msg = f"{self._path} {exc}"
-            raise type(exc)(msg) from exc
+            raise with_path(exc, self._path) from exc
+
+    def start(self) -> LoadedModel:
+        """Load the configured file, :meth:`prepared <prepare>` or not, and let it serve. Blocks.
+
+        Raises:
+            ArtifactError: it cannot be served; the text names the path, for the operator.
+        """
+        if self._prepared is None:
+            self.prepare()
+        assert self._prepared is not None
+        assert self._path is not None
+        (artifact, report), self._prepared = self._prepared, None
+        try:
+            loaded = load_artifact(artifact, self._verifier.policy, report=report)
+        except ArtifactError as exc:
+            raise with_path(exc, self._path) from exc
         for note in loaded.model.facts.warnings:
             logger.warning("%s: %s", loaded.name, note)
         if not loaded.trial.has_answered:
@@ -198,24 +132,44 @@ class Lifecycle:
             raise ConflictError(msg)
         self._is_reloading = True
         try:
-            loaded = await off_loop(lambda: load_model(path))
+            loaded = await off_loop(lambda: self._read_again(path))
         except ArtifactError as exc:
-            msg = f"the model file {exc}; the version before goes on"
-            raise type(exc)(msg) from exc
+            raise exc.reworded(f"the model file {exc}; the version before goes on") from exc
         finally:
             self._is_reloading = False
         current = self._catalog.current
-        if current is not None and (current.digest, current.version) == (loaded.digest, loaded.version):
-            logger.info("the model file has not changed: version %s goes on", current.version)
-            return current, current
+        if loaded is current:
+            logger.info("the model file has not changed: version %s goes on", loaded.version)
+            return loaded, loaded
         if current is not None and not loaded.trial.has_answered and current.trial.has_answered:
             msg = f"the new model is not served: {loaded.trial.failure}; the version before goes on"
             raise ArtifactError(msg)
+        logger.info("the model file has changed: version %s serves", loaded.version)
+        previous = self._catalog.switch(loaded)
+        if previous is not None:
+            stop_when_unused(previous)
+        return loaded, previous
+
+    async def stop(self, off_loop: Callable[[Callable[[], None]], Awaitable[None]]) -> None:
+        """Let the model that serves close what it has opened: the process is about to end."""
+        current = self._catalog.current
+        if current is not None and hooks_of(current.model) is not None:
+            await off_loop(lambda: stop(current))
+
+    def _read_again(self, path: Path) -> LoadedModel:
+        """Load the file, or return what serves if that has the same bytes.
+
+        Raises:
+            ConflictError: it has changed, and the siblings of this process would go on with the old version.
+            ArtifactError: it cannot be served.
+        """
+        artifact, current = read_artifact(path), self._catalog.current
+        if current is not None and (current.digest, current.version) == (artifact.digest, artifact.version):
+            return current
         if self._is_one_of_several:
             msg = (
-                "the file can be served, but this process is one of several workers and the others would keep "
+                "the model file has changed, but this process is one of several workers and the others would keep "
                 "the old version: send SIGHUP to their parent process, which replaces all of them, or restart it"
             )
             raise ConflictError(msg)
-        logger.info("the model file has changed: version %s serves", loaded.version)
-        return loaded, self._catalog.switch(loaded)
+        return load_artifact(artifact, self._verifier.policy, report=self._verifier.verify(artifact))

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import TYPE_CHECKING, Any
 
+import orjson
+
 from fitserve.errors import FitserveError
 from fitserve.server.terminal import has_terminal
-from fitserve.supervisor.worker import run_worker
+from fitserve.supervisor.worker import Orders, Reports, run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,8 @@ LONGEST_PAUSE_S = 30.0
 
 STABLE_AFTER_S = 60.0
 """A worker that lived longer than this is started again at once."""
+
+LONGEST_MESSAGE_BYTES = 64 * 2**20
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -51,9 +55,17 @@ class Supervisor:
     Runs in the main thread.
     """
 
-    def __init__(self, settings: Settings, listener: socket.socket) -> None:
+    def __init__(self, settings: Settings, listener: socket.socket, passed: Reports) -> None:
+        """Take over a listening socket.
+
+        Args:
+            settings: of the workers.
+            listener: what they serve.
+            passed: reports of model files that have been tried already; the workers need not do it again.
+        """
         self._settings = settings
         self._listener = listener
+        self._passed = passed
         self._workers: list[_Worker] = []
         self._context = multiprocessing.get_context("spawn")
         self._n_deaths = 0
@@ -155,8 +167,8 @@ class Supervisor:
             worker = by_source[source]
             try:
                 # The sentinel says that the process has ended, and so does the end of its pipe.
-                said = source.recv() if isinstance(source, Connection) else _end(worker)
-            except (EOFError, OSError):
+                said = _message(source) if isinstance(source, Connection) else _end(worker)
+            except (EOFError, OSError, ValueError):
                 said = _end(worker)
             news.setdefault(id(worker), (worker, said))
         return list(news.values())
@@ -171,8 +183,8 @@ class Supervisor:
 
     def _start(self, replaces: _Worker | None = None) -> None:
         ours, theirs = self._context.Pipe()
-        must_answer = replaces is not None and self._facts["is_ready"]
-        process = self._context.Process(target=run_worker, args=(self._settings, self._listener, theirs, must_answer))
+        orders = Orders(self._passed, must_answer=replaces is not None and self._facts["is_ready"])
+        process = self._context.Process(target=run_worker, args=(self._settings, self._listener, theirs, orders))
         process.start()
         theirs.close()
         self._workers.append(_Worker(process, ours, time.monotonic(), replaces=replaces))
@@ -194,6 +206,16 @@ class Supervisor:
                 logger.warning("worker %d did not stop in time and is killed", worker.process.pid)
                 worker.process.kill()
                 worker.process.join()
+
+
+def _message(pipe: Connection) -> tuple[str, Any]:
+    """What a worker said, as JSON: a worker is confined and this process is not, so it is taken no pickle from.
+
+    Raises:
+        ValueError: it is no message.
+    """
+    state, facts = orjson.loads(pipe.recv_bytes(LONGEST_MESSAGE_BYTES))
+    return str(state), facts
 
 
 def _end(worker: _Worker) -> tuple[str, str]:

@@ -1,0 +1,173 @@
+"""Nothing unverified enters a serving process: a model is first loaded and tried in a confined child.
+
+There it may crash, hang or eat memory at no cost to anybody. What the child reports, and only
+that, comes back; then a serving process loads the same bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import resource
+import tempfile
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fitserve.confine.child import shared_template
+from fitserve.confine.sandbox import Sandbox, enter
+from fitserve.errors import ArtifactError
+from fitserve.formats import identify
+from fitserve.store.describe import describe_model, example_request
+from fitserve.store.golden import replay, self_made_rows
+from fitserve.store.loading import extend_path, load_artifact
+from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
+from fitserve.trust.policy import TrustPolicy, policy_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fitserve.confine.sandbox import Confinement
+    from fitserve.settings import Settings
+    from fitserve.types import Artifact
+
+PRELOAD = (
+    "fitserve.store.verify", "joblib", "numpy", "scipy.sparse", "sklearn.ensemble", "sklearn.linear_model",
+    "sklearn.pipeline", "sklearn.compose", "fitserve.estimators.model",
+)  # fmt: skip
+"""What the process that forks children imports ahead: what most models need, and nothing that starts threads."""
+
+BASE_MEMORY_BYTES = 384 * 2**20
+"""What a child may take besides its libraries, whatever the size of the file."""
+
+MEMORY_PER_BYTE = 16
+"""Bytes that loading may need for each byte of a file: XGBoost's JSON takes the most, about ten."""
+
+MEMORY_PER_COMPRESSED_BYTE = 40
+"""Forests of scikit-learn shrink to a tenth when they are compressed, and are held twice while they are read."""
+
+_COMPRESSED = (b"\x1f\x8b", b"\x78", b"BZh", b"\xfd7zXZ", b"\x5d\x00\x00", b"\x04\x22\x4d\x18", b"PK\x03\x04")
+"""How gzip, zlib, bzip2, xz, lzma, lz4 and zip files begin."""
+
+
+@dataclass(frozen=True)
+class Verifier:
+    """Tries artifacts in confined children. Thread-safe; blocks.
+
+    Attributes:
+        policy: what may be loaded at all.
+        deadline_s: how long a trial may take.
+        memory_bytes: the bound of its memory; 0 takes one from the size of the file.
+        destinations: what it may connect to.
+        passed: reports by :func:`identity`, of artifacts that another process has tried already.
+    """
+
+    policy: TrustPolicy = field(default_factory=TrustPolicy)
+    deadline_s: float = 60.0
+    memory_bytes: int = 0
+    destinations: tuple[tuple[str, int], ...] = ()
+    passed: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    def verify(self, artifact: Artifact) -> Mapping[str, Any]:
+        """Load an artifact in a confined child, replay its golden samples, and report.
+
+        Returns:
+            JSON: ``model`` (as :func:`~fitserve.store.describe.describe_model` has it), ``example``, ``golden``,
+            ``n_self_made_rows``, ``failure`` of a test row, ``confinement`` and ``peak_memory_bytes``.
+
+        Raises:
+            UntrustedArtifactError: the policy does not let it be loaded.
+            ArtifactError: it cannot be loaded, crashed, did not end in time, or does not answer its
+                golden samples as when it was packed.
+        """
+        if (known := self.passed.get(identity(artifact))) is not None:
+            return known
+        return self.run("fitserve.store.verify:try_artifact", artifact)
+
+    def run(self, task: str, artifact: Artifact, **request: Any) -> dict[str, Any]:
+        """Run a task on an artifact in a confined child; it begins with :func:`enter_with`.
+
+        Raises as :meth:`verify` does.
+        """
+        message, blobs = artifact_message(artifact)
+        with tempfile.TemporaryDirectory(prefix="fitserve-trial-") as folder:
+            request |= {
+                "artifact": message,
+                "policy": policy_message(self.policy),
+                "writable": folder,
+                "memory_bytes": self.memory_bytes or _memory_for(blobs),
+                "deadline_s": self.deadline_s,
+                "destinations": self.destinations,
+            }
+            return shared_template(PRELOAD).run(task, request, blobs, deadline_s=self.deadline_s)
+
+
+def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | None = None) -> Verifier:
+    """The verifier that settings ask for."""
+    return Verifier(
+        policy=policy_of(settings),
+        deadline_s=settings.load_timeout_s,
+        memory_bytes=settings.load_memory_bytes,
+        destinations=settings.destinations,
+        passed=passed or {},
+    )
+
+
+def identity(artifact: Artifact) -> str:
+    """A digest of all that verification depends on: the files, and what is said of them."""
+    message, _ = artifact_message(artifact)
+    return hashlib.sha256(orjson.dumps(message, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def _memory_for(blobs: Sequence[bytes]) -> int:
+    factors = (MEMORY_PER_COMPRESSED_BYTE if blob.startswith(_COMPRESSED) else MEMORY_PER_BYTE for blob in blobs)
+    return BASE_MEMORY_BYTES + sum(len(blob) * factor for blob, factor in zip(blobs, factors, strict=True))
+
+
+def enter_with(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> tuple[Artifact, TrustPolicy, Confinement]:
+    """Begin a task: import what the format needs, then be confined, before the bytes are parsed.
+
+    Only their heads are looked at before, by our own code, to know the format.
+    """
+    artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
+    extend_path(policy.code_path)
+    identify(artifact).prepare()
+    tempfile.tempdir = request["writable"]
+    confinement = enter(
+        Sandbox(
+            writable=(Path(request["writable"]),),
+            connect=tuple((host, port) for host, port in request["destinations"]),
+            memory_bytes=request["memory_bytes"],
+            cpu_s=int(request["deadline_s"]) + 1,
+            file_bytes=request["memory_bytes"],
+        )
+    )
+    return artifact, policy, confinement
+
+
+def try_artifact(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:
+    """Do what :meth:`Verifier.verify` says, in the child."""
+    artifact, policy, confinement = enter_with(request, blobs)
+    loaded = load_artifact(artifact, policy)
+    report: dict[str, Any] = {
+        "confinement": confinement.summary, "golden": None, "n_self_made_rows": 0, "failure": loaded.trial.failure,
+    }  # fmt: skip
+    if artifact.golden is not None:
+        golden = replay(loaded.model, artifact.golden)
+        if not golden.is_ok:
+            msg = f"does not answer its golden samples as when it was packed: {golden.mismatch}"
+            raise ArtifactError(msg)
+        report["golden"] = {"n_rows": golden.n_rows, "outputs": [asdict(output) for output in golden.outputs]}
+        loaded.trial.has_answered = True
+    elif loaded.trial.has_answered:
+        rows = self_made_rows(loaded.model.signature)
+        loaded.model.predict(loaded.model.signature.check(rows))
+        report["n_self_made_rows"] = len(rows)
+    report["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # Facts hold times and numpy scalars of a model's own: they travel as the JSON that callers get.
+    return {
+        **report,
+        "model": orjson.loads(orjson.dumps(describe_model(loaded), option=orjson.OPT_SERIALIZE_NUMPY)),
+        "example": example_request(loaded),
+    }
