@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 
 from fitserve.errors import ArtifactError
 from fitserve.formats.sklearn import load
-from fitserve.store.lifecycle import adopt_model
+from fitserve.store.loading import adopt_model
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact
 

@@ -58,9 +58,11 @@ def category_column(name: str, values: NDArray[Any], origin: str, *, is_closed: 
         )
     everything = values.tolist()
     labels = [label for label in everything if not is_missing(label)]
+    # What pandas calls boolean, with nulls, an encoder sees as floats.
+    may_be_booleans = values.dtype.kind == "f" and set(labels) <= {0.0, 1.0}
     field = Field(
         name,
-        kind_of(labels),
+        "numeric" if may_be_booleans else kind_of(labels),
         is_nullable=len(labels) < len(everything) or not is_closed,
         categories=tuple(labels),
         is_closed=is_closed,

@@ -11,17 +11,18 @@ import numpy as np
 from fitserve.errors import ArtifactError, InputIssue, InvalidInputError
 from fitserve.estimators.boosters import adapt
 from fitserve.estimators.calls import Calls, is_finite
+from fitserve.estimators.example import candidates
 from fitserve.estimators.facts import LIBRARIES, facts_of
 from fitserve.estimators.plain import plain_form
 from fitserve.estimators.signature import Inferred, infer_signature
 from fitserve.estimators.table import FittedTable, require_pandas
 from fitserve.estimators.trials import Trials
-from fitserve.estimators.walk import attribute, package_of, parts_of
+from fitserve.estimators.walk import attribute, final_step, package_of, parts_of
 from fitserve.signature import Signature
 from fitserve.types import Declared, Outputs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from fitserve.signature import Field, Inputs, Label
 
@@ -115,16 +116,15 @@ class EstimatorModel:
             raise ArtifactError(msg) from exc
 
     def _choose_example(self) -> bool:
-        """Take the first row that the model answers: the author's, or a typical one, zeros, ones, or texts.
-
-        Zeros are nothing to a logarithm, and have no neighbours in most data.
-        """
+        """Take the first row that the model answers: the author's, or one of :func:`candidates`."""
         if self.signature.example is not None:
             return self._answers(self.signature.example)
-        for row in self._candidates():
+        before = self.signature
+        for fields, row in candidates([column.field for column in self._columns], [c.typical for c in self._columns]):
+            self.signature = replace(before, inputs=fields, example=row)
             if self._answers(row):
-                self.signature = replace(self.signature, example=row)
                 return True
+        self.signature = before
         return False
 
     def _choose_example_or_drop_probabilities(self) -> None:
@@ -134,21 +134,6 @@ class EstimatorModel:
             self._calls.drop("predict_proba")
             if not self._choose_example():
                 self._calls.names = names
-
-    def _candidates(self) -> Iterator[tuple[Label | None, ...]]:
-        zeros = self.signature.example_row()
-        if any(column.typical is not None for column in self._columns):
-            yield tuple(
-                zero if column.typical is None or column.field.categories else column.typical
-                for column, zero in zip(self._columns, zeros, strict=True)
-            )
-        yield zeros
-        yield tuple(1.0 if value == 0.0 and not isinstance(value, bool) else value for value in zeros)
-        if any(column.field.kind == "any" for column in self._columns):
-            pairs = list(zip(self._columns, zeros, strict=True))
-            yield tuple("a" if column.field.kind == "any" else zero for column, zero in pairs)
-        if any(column.field.kind == "string" for column in self._columns):  # an empty text has no words
-            yield tuple("a" if value == "" else value for value in zeros)
 
     def _inputs(self, row: Sequence[Label | None]) -> Inputs:
         """A row as checked inputs, whatever it holds of nulls and unknown categories."""
@@ -213,7 +198,11 @@ class EstimatorModel:
             classes = (labels,) * n_outputs
         elif classes is None and trial.probabilities:  # a mixture: its components are numbered
             classes = tuple(tuple(range(part.shape[1])) for part in trial.probabilities)
-        self.signature = replace(self.signature, n_outputs=n_outputs, classes=classes)
+        # One against one, three classes have three pairs.
+        is_paired = attribute(final_step(self._calls.estimator), "decision_function_shape") == "ovo"
+        self.signature = replace(
+            self.signature, n_outputs=n_outputs, classes=classes, has_score_per_class=not is_paired
+        )
 
     def _is_served_without_names(self, parts: list[Any]) -> bool:
         """Take the names out of an estimator that needs none, so that it is given the bare matrix.

@@ -65,12 +65,12 @@ class FittedTable:
             if self._is_plain:
                 return pd.DataFrame(inputs, columns=list(names), copy=False)
             inputs = dict(zip(names, inputs.T, strict=True))
-        series = {}
+        arrays = {}
         for name, column, values in zip(names, self._columns, inputs.values(), strict=True):
             array = converted(column, values)
             # Without the type pandas would make its own strings of objects, and NaN of None.
-            series[name] = pd.Series(array, dtype=object if array.dtype == object else None, copy=False)
-        return pd.DataFrame(series, copy=False)
+            arrays[name] = pd.Series(array, dtype=object, copy=False) if array.dtype == object else array
+        return pd.DataFrame(arrays)
 
 
 def converted(column: Column, values: NDArray[Any]) -> Any:

@@ -5,13 +5,12 @@ What its parts say of themselves is not enough: a step that lets NaN pass tells 
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 
-from fitserve.signature import MAX_MAGNITUDE, Field, Label
+from fitserve.signature import MAX_MAGNITUDE, Field, Kind, Label
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -21,8 +20,8 @@ Row: TypeAlias = "Sequence[Label | None]"
 MAGNITUDES = (MAX_MAGNITUDE, 1e30, 1e15, 1e9)
 """The bounds that are tried for a model's numbers, the largest first."""
 
-BUDGET_S = 1.5
-"""What is not found out within it is refused: a load that takes seconds would be worse."""
+MAX_TRIALS = 64
+"""What is not found out by so many calls of one kind is refused: a load that takes minutes would be worse."""
 
 NO_CATEGORY = "fitserve tries a category that nobody knows"
 
@@ -41,7 +40,7 @@ class Trials:
         self._row = list(row)
         self._answers = answers
         self._places = {field.name: i for i, field in enumerate(inputs)}
-        self._until_s = time.monotonic() + BUDGET_S
+        self._n_left = 0
 
     def inputs(self, *, has_bounds: bool) -> tuple[Field, ...]:
         """The columns as the model has been found to take them; ``has_bounds`` tries large numbers, too."""
@@ -51,10 +50,15 @@ class Trials:
         return self._with_magnitudes() if has_bounds else self._inputs
 
     def _with_texts(self) -> tuple[Field, ...]:
-        """Columns of any kind that take no text after all are numeric."""
+        """Columns of any kind that take no text after all are numeric, those that take no number strings."""
         unclear = [field for field in self._inputs if field.kind == "any" and not field.categories]
         texts = self._accepting(unclear, lambda _: "a")
-        return tuple(replace(f, kind="numeric") if f in unclear and f.name not in texts else f for f in self._inputs)
+        numbers = self._accepting([field for field in unclear if field.name in texts], lambda _: 1.0)
+        kinds: dict[str, Kind] = {
+            field.name: "numeric" if field.name not in texts else "any" if field.name in numbers else "string"
+            for field in unclear
+        }
+        return tuple(replace(field, kind=kinds.get(field.name, field.kind)) for field in self._inputs)
 
     def _with_nulls(self) -> tuple[Field, ...]:
         nullable = self._accepting(self._inputs, lambda _: None)
@@ -92,6 +96,7 @@ class Trials:
         alike, and only then they are halved: a trial a column would take seconds on a wide table.
         """
         waiting = list(fields)
+        self._n_left = MAX_TRIALS
         if not waiting or self._passes(waiting, probe):
             return {field.name for field in waiting}
         groups: dict[tuple[str, str, bool], list[Field]] = {}
@@ -119,7 +124,8 @@ class Trials:
         return self._halved(group[:middle], probe) | self._halved(group[middle:], probe)
 
     def _passes(self, fields: Iterable[Field], probe: Callable[[Field], Label | None]) -> bool:
-        if time.monotonic() > self._until_s:
+        self._n_left -= 1
+        if self._n_left < 0:
             return False
         row = list(self._row)
         for field in fields:
