@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -91,7 +92,7 @@ def stop(process: subprocess.Popen) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The worker processes of a supervisor: its children but for multiprocessing's resource tracker."""
+    """The worker processes of a supervisor: its children but for those that try models and track resources."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -100,6 +101,6 @@ def children(pid: int) -> list[int]:
                 command = (entry / "cmdline").read_text()
             except OSError:
                 continue
-            if parent == pid and "resource_tracker" not in command:
+            if parent == pid and not re.search(r"resource_tracker|confine/template\.py", command):
                 found.append(int(entry.name))
     return sorted(found)

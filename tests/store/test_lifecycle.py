@@ -9,12 +9,15 @@ import time
 import joblib
 import numpy as np
 import pytest
+from faulty import FailsItsRow
 from sklearn.linear_model import LogisticRegression
 
 from fitserve.errors import ArtifactError, ArtifactNotFoundError, ConflictError, ModelNotFoundError, ModelNotReadyError
 from fitserve.store.catalog import Catalog
 from fitserve.store.lifecycle import Lifecycle, load_model
 from fitserve.store.loading import adopt_model
+from fitserve.store.verify import Verifier
+from fitserve.trust.policy import TrustPolicy
 from fitserve.types import ModelRef
 
 pytestmark = pytest.mark.anyio
@@ -29,7 +32,8 @@ def served(tmp_path, models):
     """A lifecycle that serves its own copy of a model file."""
     path = tmp_path / "iris_v1.0.joblib"
     shutil.copy(models / "iris_v1.2.3.joblib", path)
-    lifecycle = Lifecycle(Catalog(), path)
+    policy = TrustPolicy(allow=frozenset({"faulty.FailsItsRow"}))
+    lifecycle = Lifecycle(Catalog(), path, Verifier(policy))
     lifecycle.start()
     return lifecycle
 
@@ -82,12 +86,6 @@ async def test_a_file_that_cannot_be_served_leaves_the_old_one(served, content):
 
     assert served._catalog.current is before
     assert str(served.path.parent) not in str(caught.value)
-
-
-class FailsItsRow(LogisticRegression):
-    def predict_proba(self, X):
-        msg = "db postgres://svc:hunter2@db"
-        raise RuntimeError(msg)
 
 
 async def test_a_model_that_fails_its_test_row_is_not_switched_to(served, monkeypatch):

@@ -65,22 +65,16 @@ def serve_forever(settings: Settings, *, shows_card: bool, is_watching: bool = F
 
 
 def _serve_here(settings: Settings, listener: socket.socket, *, shows_card: bool, is_watching: bool) -> None:
-    from fitserve.confine.child import shared_template
-    from fitserve.server.confined import confine, runtime_folder, sandbox_of
-    from fitserve.store.verify import PRELOAD
+    from fitserve.server.confined import confined
+    from fitserve.store import PRELOAD
 
     _configure_logging(settings)
-    with runtime_folder() as folder:
-        # Started before anything else, it imports what a model needs while this process imports the rest. It outlives
-        # the confinement of this process for the sake of reloads; its children are confined as this process will be.
-        shared_template(PRELOAD, sandbox=sandbox_of(settings, folder)).start()
+    with confined(settings, preload=PRELOAD):
         from fitserve.app import FitserveApp
         from fitserve.server.listen import make_server, run_server
         from fitserve.store.describe import describe_model, example_request
 
         app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching)
-        app.services.lifecycle.prepare()
-        confine(settings, folder)
         loaded = app.services.lifecycle.start()
         server = make_server(app, settings)
         _tell({**describe_model(loaded), "example": example_request(loaded)}, listener, shows_card=shows_card)

@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
@@ -30,6 +29,9 @@ if TYPE_CHECKING:
 START_S = 120.0
 """How long a template may take to import the libraries, on a cold disk, and to fork."""
 
+END_S = 5.0
+"""How long a template may take to end when it is told to: it may be in the middle of an import."""
+
 LONGEST_REPLY_BYTES = 1 << 28
 """What a child may answer: a model that was converted to another format travels in a reply."""
 
@@ -50,6 +52,7 @@ class Template:
         preload: tuple[str, ...] = (),
         *,
         sandbox: Sandbox | None = None,
+        removes: Path | None = None,
         idle_s: float = IDLE_S,
         longest_reply_bytes: int = LONGEST_REPLY_BYTES,
         executes: bool = sys.platform == "darwin",
@@ -60,13 +63,21 @@ class Template:
             preload: modules that it imports; one that cannot be imported is passed over.
             sandbox: what every task may do at the most, entered before the order is read; for a process that will
                 be confined itself, and must not reach more through its children. Its limits do not count.
+            removes: a folder that goes when the template ends, as it does when this process does, however it ends:
+                a confined process cannot remove the folder in which it writes.
             idle_s: after how long without a task it gives its memory back.
             longest_reply_bytes: a reply that is longer is an error.
             executes: each child is a new program instead of a fork, which costs the imports each
                 time. So on macOS, whose system libraries do not bear a fork.
         """
         bounds = sandbox and {"writable": [str(folder) for folder in sandbox.writable], "connect": sandbox.connect}
-        self._options = {"preload": list(preload), "sandbox": bounds, "idle_s": idle_s, "executes": executes}
+        self._options = {
+            "preload": list(preload),
+            "sandbox": bounds,
+            "removes": removes and str(removes),
+            "idle_s": idle_s,
+            "executes": executes,
+        }
         self._longest_reply_bytes = longest_reply_bytes
         self._forget()
         _templates.add(self)
@@ -291,17 +302,18 @@ def _search_path() -> list[str]:
 
 
 def _end_template(owner: int, control: socket.socket, process: subprocess.Popen[bytes]) -> None:
-    """End a template: it is killed, and its children with it. In a copy of its owner it is let go of."""
+    """End a template, and its children with it. In a copy of its owner it is let go of."""
     if os.getpid() != owner:
         process.returncode = 0  # not ours to wait for
         control.close()
         return
     _shut_down(control)
     control.close()
-    with contextlib.suppress(OSError):
-        process.send_signal(signal.SIGKILL)
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(timeout=5)
+    try:
+        process.wait(timeout=END_S)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(OSError):  # a confined process sends no signals
+            process.kill()
 
 
 _templates: weakref.WeakSet[Template] = weakref.WeakSet()
@@ -309,7 +321,9 @@ _shared: Template | None = None
 _shared_lock = threading.Lock()
 
 
-def shared_template(preload: tuple[str, ...] = (), *, sandbox: Sandbox | None = None) -> Template:
+def shared_template(
+    preload: tuple[str, ...] = (), *, sandbox: Sandbox | None = None, removes: Path | None = None
+) -> Template:
     """The one template of this process. The arguments count when it is made, by the first call.
 
     It ends with this process. After a fork, the copy has one of its own.
@@ -317,7 +331,7 @@ def shared_template(preload: tuple[str, ...] = (), *, sandbox: Sandbox | None = 
     global _shared  # noqa: PLW0603 - one for each process
     with _shared_lock:
         if _shared is None:
-            _shared = Template(preload, sandbox=sandbox)
+            _shared = Template(preload, sandbox=sandbox, removes=removes)
         return _shared
 
 

@@ -212,6 +212,10 @@ def main() -> None:
     if mode == "warm":
         template.warm_up()
     template.serve()
+    if options["removes"]:
+        import shutil
+
+        shutil.rmtree(options["removes"], ignore_errors=True)
 
 
 if __name__ == "__main__":

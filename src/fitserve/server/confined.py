@@ -9,11 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
 from fitserve.errors import SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from fitserve.settings import Settings
 
@@ -21,31 +22,38 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def runtime_folder() -> Iterator[Path]:
-    """A private folder for this process's temporary files, the only place where it may write once it is confined."""
-    with tempfile.TemporaryDirectory(prefix="fitserve-", ignore_cleanup_errors=True) as folder:
-        tempfile.tempdir = os.environ["TMPDIR"] = folder
-        yield Path(folder)
+def confined(settings: Settings, *, preload: Sequence[str] = ()) -> Iterator[None]:
+    """Confine this process for good; inside, it may write below a runtime folder of its own, which ends with it.
 
+    Enter it in the main thread, after binding the socket and before NumPy or a model library is
+    imported: the threads that these start would not all be covered. The template that tries models
+    in children is started first, because a confined process starts no program; what its children
+    may do is fixed here, and is no more than what this process may.
 
-def sandbox_of(settings: Settings, folder: Path) -> Sandbox:
-    """What a serving process may do: write below its runtime folder, and connect where ``allow_connect`` says."""
-    return Sandbox(writable=(folder,), connect=settings.destinations)
-
-
-def confine(settings: Settings, folder: Path) -> None:
-    """Confine this process for good, before it loads a model.
-
-    Call it in the main thread, after binding the socket and before starting other threads: they
-    inherit from this one what may not be done.
+    Args:
+        settings: say whether, and what may be connected to.
+        preload: what the template imports ahead, beside what this process does.
 
     Raises:
         SettingsError: ``confine = require``, and the kernel cannot.
     """
+    folder = Path(tempfile.mkdtemp(prefix="fitserve-"))
+    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    sandbox = Sandbox(writable=(folder,), connect=settings.destinations)
+    template = shared_template(tuple(preload), sandbox=sandbox, removes=folder)
+    template.start()
+    try:
+        _enter(sandbox, settings)
+        yield
+    finally:
+        template.close()
+
+
+def _enter(sandbox: Sandbox, settings: Settings) -> None:
     if settings.confine == "off":
         logger.info("confinement: off (confine = off)")
         return
-    confinement = enter(sandbox_of(settings, folder))
+    confinement = enter(sandbox)
     logger.info("confinement: %s", confinement.summary)
     if confinement.missing and settings.confine == "require":
         msg = f"confine = require, but this machine lacks: {'; '.join(confinement.missing)}"

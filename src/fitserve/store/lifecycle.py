@@ -6,7 +6,7 @@ A version that fails on the way changes nothing: the one that serves goes on.
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, ConflictError, UntrustedArtifactError
 from fitserve.formats.base import hooks_of
@@ -16,11 +16,10 @@ from fitserve.store.verify import Verifier
 from fitserve.trust.judge import remedies
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from fitserve.store.catalog import Catalog, LoadedModel
-    from fitserve.types import Artifact
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +59,14 @@ class Lifecycle:
         self._verifier = verifier or Verifier()
         self._is_one_of_several = is_one_of_several
         self._is_reloading = False
-        self._prepared: tuple[Artifact, Mapping[str, Any]] | None = None
 
     @property
     def path(self) -> Path | None:
         """Where the model is read from; None for one handed over in memory."""
         return self._path
 
-    def prepare(self) -> None:
-        """Read the configured file and try it in a confined child, so that :meth:`start` need only load it. Blocks.
-
-        For a process that will be confined before it loads the model, and can then start no child.
+    def start(self) -> LoadedModel:
+        """Load the configured file and let it serve. Blocks.
 
         Raises:
             ArtifactError: it cannot be served; the text names the path, for the operator.
@@ -79,24 +75,7 @@ class Lifecycle:
             msg = "no model given: set MODEL_PATH, or run `fitserve run PATH`"
             raise ArtifactError(msg)
         try:
-            artifact = read_artifact(self._path)
-            self._prepared = artifact, self._verifier.verify(artifact)
-        except ArtifactError as exc:
-            raise with_path(exc, self._path) from exc
-
-    def start(self) -> LoadedModel:
-        """Load the configured file, :meth:`prepared <prepare>` or not, and let it serve. Blocks.
-
-        Raises:
-            ArtifactError: it cannot be served; the text names the path, for the operator.
-        """
-        if self._prepared is None:
-            self.prepare()
-        assert self._prepared is not None
-        assert self._path is not None
-        (artifact, report), self._prepared = self._prepared, None
-        try:
-            loaded = load_artifact(artifact, self._verifier.policy, report=report)
+            loaded = load_model(self._path, self._verifier)
         except ArtifactError as exc:
             raise with_path(exc, self._path) from exc
         for note in loaded.model.facts.warnings:

@@ -19,6 +19,7 @@ from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
 from fitserve.errors import ArtifactError
 from fitserve.formats import identify
+from fitserve.store import PRELOAD
 from fitserve.store.describe import describe_model, example_request
 from fitserve.store.golden import replay, self_made_rows
 from fitserve.store.loading import extend_path, load_artifact
@@ -31,12 +32,6 @@ if TYPE_CHECKING:
     from fitserve.confine.sandbox import Confinement
     from fitserve.settings import Settings
     from fitserve.types import Artifact
-
-PRELOAD = (
-    "fitserve.store.verify", "joblib", "numpy", "scipy.sparse", "sklearn.ensemble", "sklearn.linear_model",
-    "sklearn.pipeline", "sklearn.compose", "fitserve.estimators.model",
-)  # fmt: skip
-"""What the process that forks children imports ahead: what most models need, and nothing that starts threads."""
 
 BASE_MEMORY_BYTES = 384 * 2**20
 """What a child may take besides its libraries, whatever the size of the file."""

@@ -39,32 +39,33 @@ class Orders:
 
 def run_worker(settings: Settings, listener: socket.socket, supervisor: Connection, orders: Orders) -> None:
     """Serve on a socket that the supervisor owns. Says ``["ready", facts]`` or ``["failed", why]`` once."""
-    from fitserve.app import FitserveApp
-    from fitserve.confine.child import shared_template
     from fitserve.observe.logs import choose_format, configure_logging
-    from fitserve.server.confined import confine, runtime_folder
-    from fitserve.server.listen import make_server, run_server
-    from fitserve.store.describe import describe_model, example_request
+    from fitserve.server.confined import confined
 
     # Ctrl-C reaches the whole process group: the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
-    app = FitserveApp(settings, settings.model_path, is_standalone=True, passed=orders.passed)
     try:
-        app.services.lifecycle.prepare()
-        shared_template().close()  # it tried the file if that has changed; it will not be asked again
-        with runtime_folder() as folder:
-            confine(settings, folder)
-            loaded = app.services.lifecycle.start()
-            if orders.must_answer and not loaded.trial.has_answered:
-                _say(supervisor, "failed", f"the new model is not served: {loaded.trial.failure}")
-                return
-            server = make_server(app, settings)
-            threading.Thread(target=_stop_with_supervisor, args=(supervisor,), daemon=True).start()
-            _say(supervisor, "ready", {**describe_model(loaded), "example": example_request(loaded)})
-            run_server(server, listener)
+        with confined(settings):
+            _serve(settings, listener, supervisor, orders)
     except FitserveError as exc:
         _say(supervisor, "failed", str(exc))
+
+
+def _serve(settings: Settings, listener: socket.socket, supervisor: Connection, orders: Orders) -> None:
+    from fitserve.app import FitserveApp
+    from fitserve.server.listen import make_server, run_server
+    from fitserve.store.describe import describe_model, example_request
+
+    app = FitserveApp(settings, settings.model_path, is_standalone=True, passed=orders.passed)
+    loaded = app.services.lifecycle.start()
+    if orders.must_answer and not loaded.trial.has_answered:
+        _say(supervisor, "failed", f"the new model is not served: {loaded.trial.failure}")
+        return
+    server = make_server(app, settings)
+    threading.Thread(target=_stop_with_supervisor, args=(supervisor,), daemon=True).start()
+    _say(supervisor, "ready", {**describe_model(loaded), "example": example_request(loaded)})
+    run_server(server, listener)
 
 
 def _say(supervisor: Connection, state: str, facts: object) -> None:
