@@ -83,15 +83,6 @@ def test_files_that_the_signature_ignores_are_not_signed(keys, tmp_path):
         verify_signature(FILES | {"code.py": b"2"}, signature, keys.public)
 
 
-def test_files_signed_in_shards_pass(keys, tmp_path):
-    path = folder_of(FILES, tmp_path)
-    signature = keys.sign(path, hashing.Config().use_shard_serialization(shard_size=4))
-
-    verify_signature(FILES, signature, keys.public)
-    with pytest.raises(UntrustedArtifactError):
-        verify_signature(FILES | {"MLmodel": b"flavors: []"}, signature, keys.public)
-
-
 def test_a_single_file_may_be_signed_as_itself_or_in_its_folder(keys, tmp_path):
     path = folder_of({"m.joblib": b"abc"}, tmp_path)
 

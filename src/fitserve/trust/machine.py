@@ -225,8 +225,7 @@ class Machine(pickle._Unpickler):  # noqa: SLF001 - the C one cannot be given op
     def _update(self, target: Any, keys: list[Any], values: list[Any]) -> None:
         if isinstance(target, dict):
             reconstruct.check_keys(keys)
-            for key, value in zip(keys, values, strict=True):
-                dict.__setitem__(target, key, value)
+            dict.update(target, zip(keys, values, strict=True))
         else:
             self.fill(target, [*keys, *values])
 

@@ -14,7 +14,7 @@ from fitserve.trust import arrays
 from fitserve.trust.arrays import damaged, wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Sequence
 
 
 _BIT_GENERATORS = ("MT19937", "PCG64", "PCG64DXSM", "SFC64")  # Philox trusts the position in its state
@@ -23,14 +23,17 @@ MT19937_WORDS = 624
 
 MAX_KEY_ITEMS = 1_000
 MAX_KEY_DEPTH = 4
+PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
-def check_keys(keys: Iterable[Any]) -> None:
+def check_keys(keys: Sequence[Any]) -> None:
     """Refuse keys whose hash recurses deeply, or takes exponential time.
 
     Raises:
         ArtifactError: a tuple in a tuple in a tuple …, or one of thousands of items.
     """
+    if PLAIN_KEYS.issuperset(map(type, keys)):
+        return
     for key in keys:
         layer: list[Any] = [key]
         for _ in range(MAX_KEY_DEPTH):

@@ -13,6 +13,8 @@ from fitserve.trust.machine import Machine
 from fitserve.trust.stream import ARRAY_HEADER, ArrayHeader, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     import numpy as np
 
     from fitserve.trust.allowlist import Use
@@ -130,13 +132,19 @@ class Scan(Machine):
             thing = pending.pop()
             if isinstance(thing, Name):
                 self.uses[thing.full].add("value")
-            elif isinstance(thing, Thing | dict | list | tuple | set | frozenset) and id(thing) not in seen:
+            elif type(thing) in _HOLDERS and id(thing) not in seen:
                 seen.add(id(thing))
-                if isinstance(thing, dict):
-                    pending.extend(thing)
-                    pending.extend(thing.values())
-                else:
-                    pending.extend(thing.parts if isinstance(thing, Thing) else thing)
+                for held in _held_by(thing):
+                    pending.extend(part for part in held if type(part) in _HOLDERS)
+
+
+def _held_by(thing: Any) -> tuple[Iterable[Any], ...]:
+    if isinstance(thing, Thing):
+        return (thing.parts,)
+    return (thing, thing.values()) if isinstance(thing, dict) else (thing,)
+
+
+_HOLDERS = frozenset({Name, Thing, dict, list, tuple, set, frozenset})
 
 
 def _said(thing: Any) -> str:
