@@ -13,8 +13,9 @@ from functools import cache
 import joblib
 import numpy as np
 import pytest
+from estimators.corpus_boosters import BOOSTED, NATIVE
+from estimators.corpus_pipelines import TABLES
 from estimators.corpus_plain import PLAIN, RANDOM, UNSUPPORTED
-from estimators.corpus_tables import NATIVE, TABLES
 from estimators.tables import records
 from threadpoolctl import threadpool_limits
 
@@ -37,7 +38,7 @@ def one_thread():
         yield
 
 
-CASES = {**PLAIN, **TABLES}
+CASES = {**PLAIN, **TABLES, **BOOSTED}
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from estimators.corpus_tables import FORMS, LGBM, T, encoded
+from estimators.corpus_parts import FORMS, LGBM, T, encoded
 from estimators.tables import target
 from lightgbm import LGBMClassifier
 from sklearn.linear_model import LinearRegression, LogisticRegression

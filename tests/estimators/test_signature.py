@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from catboost import CatBoostClassifier
-from estimators.corpus_tables import CAT, FORMS, LEVELS, LGBM, NUMBERS, SMALL, STRINGS, T, encoded
+from estimators.corpus_parts import CAT, FORMS, LEVELS, LGBM, NUMBERS, SMALL, STRINGS, T, encoded
 from estimators.tables import records, target
 from lightgbm import LGBMClassifier
 from sklearn.cluster import KMeans

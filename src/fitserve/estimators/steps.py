@@ -69,7 +69,7 @@ def _through_pipeline(steps: list[Any], names: Sequence[str], place: str) -> dic
     if found is None:
         return {name: _unknown(name, place or "Pipeline") for name in names}
     columns = {name: _behind(filled[name], column) if filled else column for name, column in found.items()}
-    return _with_levels(columns, steps[-1])
+    return _with_categories(columns, steps[-1])
 
 
 def _behind(filled: Column, column: Column) -> Column:
@@ -101,17 +101,22 @@ def _filled(step: Any, names: Sequence[str], place: str) -> dict[str, Column]:
     return columns
 
 
-def _with_levels(columns: dict[str, Column], final: Any) -> dict[str, Column]:
-    """Columns that reach a booster as they are, by the name that they have there, with its categories.
+def _with_categories(columns: dict[str, Column], final: Any) -> dict[str, Column]:
+    """Columns that reach the last step as they are, by the name that they have there, with its categories.
 
     A ColumnTransformer that gives frames calls a column that it passes ``remainder__c``, or ``c``.
     """
     final = winner(final)
-    names = attribute(final, "feature_name_") or attribute(final, "feature_names_in_")
+    names = attribute(final, "feature_name_") or attribute(final, "feature_names_")
+    names = attribute(final, "feature_names_in_") if names is None else names
     if names is None or not any(column.field.kind == "any" for column in columns.values()):
         return columns
-    known = booster_columns(final, [str(name) for name in names]) or {}
-    short = {name.rpartition("__")[2]: column for name, column in known.items() if column.levels is not None}
+    known = columns_of(final, [str(name) for name in names])
+    short = {
+        name.rpartition("__")[2]: column
+        for name, column in known.items()
+        if column.field.categories or column.is_hashed
+    }
     return {
         name: short[name].renamed(name) if column.field.kind == "any" and name in short else column
         for name, column in columns.items()

@@ -1,15 +1,25 @@
-"""Fitted models of mixed tables: pipelines, encoders, boosters. Each with the table that it was fitted on."""
+"""Pipelines over mixed tables, as tutorials and users write them, by name what fits each: ``(model, table)``."""
 
 from __future__ import annotations
 
 from functools import partial
 
 import numpy as np
-import pandas as pd
-from catboost import CatBoostClassifier, CatBoostRegressor
-from estimators.tables import passengers, target
-from lightgbm import Dataset, LGBMClassifier, LGBMRanker, LGBMRegressor
-from lightgbm import train as train_lightgbm
+from estimators.corpus_parts import (
+    BOOLS,
+    DULL,
+    FORMS,
+    LEVELS,
+    LGBM,
+    MIXED,
+    NUMBERS,
+    STRINGS,
+    T,
+    as_objects,
+    encoded,
+    fitted_on,
+)
+from lightgbm import LGBMClassifier
 from sklearn.calibration import CalibratedClassifierCV
 from sklearn.cluster import KMeans
 from sklearn.compose import ColumnTransformer, TransformedTargetRegressor, make_column_selector, make_column_transformer
@@ -18,7 +28,6 @@ from sklearn.ensemble import (
     BaggingClassifier,
     GradientBoostingClassifier,
     HistGradientBoostingClassifier,
-    HistGradientBoostingRegressor,
     IsolationForest,
     RandomForestClassifier,
     RandomForestRegressor,
@@ -50,54 +59,12 @@ from sklearn.preprocessing import (
     TargetEncoder,
 )
 from sklearn.svm import SVC, LinearSVC
-from xgboost import DMatrix, XGBClassifier, XGBRanker, XGBRegressor, XGBRFClassifier
-from xgboost import train as train_xgboost
-
-T = passengers()
-NUMBERS = ["age", "fare", "sibsp"]
-STRINGS = ["sex", "embarked"]
-SMALL = {"n_estimators": 4, "n_jobs": 1}
-LGBM = {**SMALL, "verbose": -1, "min_child_samples": 5}
-CAT = {"iterations": 4, "verbose": 0, "allow_writing_files": False, "thread_count": 1}
-DULL = T[NUMBERS].fillna(0.0)
-
-
-def encoded(unknown="ignore", **more) -> ColumnTransformer:
-    """The pipeline of most tutorials."""
-    return ColumnTransformer(
-        [
-            ("num", make_pipeline(SimpleImputer(strategy="median"), StandardScaler()), NUMBERS),
-            (
-                "cat",
-                make_pipeline(SimpleImputer(strategy="most_frequent"), OneHotEncoder(handle_unknown=unknown)),
-                STRINGS,
-            ),
-        ],
-        **more,
-    )
-
-
-def ones(table: pd.DataFrame) -> pd.DataFrame:
-    """With strings as objects and None for a null: what pandas 2 made."""
-    return table.astype({name: object for name in table.columns if table[name].dtype == "str"}).where(
-        table.notna(), None
-    )
-
-
-def no_nulls(table: pd.DataFrame) -> pd.DataFrame:
-    return table.dropna().reset_index(drop=True)
-
-
-FORMS = T[[*NUMBERS, *STRINGS]]
-MIXED = T[[*NUMBERS, *STRINGS, "alone", "pclass"]]
-LEVELS = T[["age", "fare", "alone", "deck", "zone"]]
-BOOLS = T[["fare", "alone", "pclass"]]
 
 PIPELINES = {
     "titanic": (make_pipeline(encoded(), LogisticRegression()), FORMS, "str"),
     "titanic, unknown is an error": (make_pipeline(encoded("error"), LogisticRegression()), FORMS, "bool"),
     "titanic, infrequent": (make_pipeline(encoded("infrequent_if_exist"), LogisticRegression()), FORMS, "three str"),
-    "titanic, objects": (make_pipeline(encoded(), RandomForestClassifier(5)), ones(FORMS), "int"),
+    "titanic, objects": (make_pipeline(encoded(), RandomForestClassifier(5)), as_objects(FORMS), "int"),
     "remainder passed": (make_pipeline(encoded(remainder="passthrough"), RandomForestClassifier(5)), MIXED, "three"),
     "remainder dropped": (make_pipeline(encoded(remainder="drop"), GradientBoostingClassifier(n_estimators=4)), T, "str"),
     "remainder scaled": (make_pipeline(encoded(remainder=MinMaxScaler()), LogisticRegression()), MIXED, "int"),
@@ -171,7 +138,7 @@ PIPELINES = {
     "one-hot, drop": (make_pipeline(OneHotEncoder(drop="if_binary"), LogisticRegression()), T[["sex", "alone", "pclass"]], "bool"),
     "one-hot, few": (make_pipeline(OneHotEncoder(min_frequency=60, handle_unknown="infrequent_if_exist"), LogisticRegression()), T[["embarked", "pclass"]], "int"),
     "a null of its own": (make_pipeline(OneHotEncoder(), LogisticRegression()), T[["embarked"]], "int"),
-    "a None of its own": (make_pipeline(OneHotEncoder(), LogisticRegression()), ones(T[["embarked"]]), "int"),
+    "a None of its own": (make_pipeline(OneHotEncoder(), LogisticRegression()), as_objects(T[["embarked"]]), "int"),
     "filled with a word": (
         make_pipeline(SimpleImputer(strategy="constant", fill_value="none"), OneHotEncoder()), T[STRINGS], None,
     ),
@@ -263,84 +230,5 @@ PIPELINES = {
     ),
 }  # fmt: skip
 
-HISTOGRAMS = {
-    "histogram, from types": (HistGradientBoostingClassifier(max_iter=4, categorical_features="from_dtype"), LEVELS, "str"),
-    "histogram, by name": (HistGradientBoostingClassifier(max_iter=4, categorical_features=["deck", "zone"]), LEVELS, "three"),
-    "histogram, by mask": (HistGradientBoostingRegressor(max_iter=4, categorical_features=[False, False, True]), T[["age", "fare", "pclass"]], "value"),
-    "histogram of a matrix": (HistGradientBoostingRegressor(max_iter=4, categorical_features=[2]), T[["age", "fare", "pclass"]].to_numpy(), "value"),
-}  # fmt: skip
 
-BOOSTERS = {
-    "LightGBM": (LGBMClassifier(**LGBM), DULL, "three str"),
-    "LightGBM of a matrix": (LGBMRegressor(**LGBM), DULL.to_numpy(), "value"),
-    "LightGBM of categories": (LGBMClassifier(**LGBM), LEVELS, "str"),
-    "LightGBM of categories, calibrated": (CalibratedClassifierCV(LGBMClassifier(**LGBM), cv=2), LEVELS, "str"),
-    "LightGBM in a pipeline": (make_pipeline(encoded(), LGBMClassifier(**LGBM)), FORMS, "bool"),
-    "LightGBM behind frames": (
-        make_pipeline(
-            ColumnTransformer([("num", SimpleImputer(), ["age"])], remainder="passthrough").set_output(transform="pandas"),
-            LGBMClassifier(**LGBM),
-        ),
-        LEVELS,
-        "int",
-    ),
-    "LightGBM in a vote": (VotingClassifier([("a", LGBMClassifier(**LGBM)), ("b", LGBMClassifier(**LGBM))], voting="soft"), LEVELS, "int"),
-    "XGBoost": (XGBClassifier(**SMALL), DULL, "three"),
-    "XGBoost of a matrix": (XGBRegressor(**SMALL), DULL.to_numpy(), "value"),
-    "XGBoost of categories": (XGBClassifier(enable_categorical=True, **SMALL), LEVELS, "int"),
-    "XGBoost forest": (XGBRFClassifier(**SMALL), BOOLS, "int"),
-    "XGBoost of several labels": (XGBClassifier(**SMALL), DULL, "several"),
-    "XGBoost of several values": (XGBRegressor(**SMALL), DULL, "two values"),
-    "XGBoost in a pipeline": (make_pipeline(encoded(), XGBClassifier(**SMALL)), FORMS, "int"),
-    "CatBoost": (CatBoostClassifier(**CAT), DULL, "three str"),
-    "CatBoost of a matrix": (CatBoostRegressor(**CAT), DULL.to_numpy(), "value"),
-    "CatBoost of categories": (CatBoostClassifier(cat_features=["sex", "pclass", "alone"], **CAT), T[["sex", "age", "pclass", "alone", "fare"]], "str"),
-    "CatBoost of texts": (CatBoostClassifier(text_features=["note"], cat_features=["sex"], **CAT), T[["note", "sex", "fare"]], "int"),
-    "CatBoost, booleans": (CatBoostClassifier(**CAT), DULL, "bool"),
-    "CatBoost of several labels": (CatBoostClassifier(loss_function="MultiLogloss", **CAT), DULL, "several"),
-    "CatBoost of several values": (CatBoostRegressor(loss_function="MultiRMSE", **CAT), DULL, "two values"),
-    "CatBoost in a pipeline": (make_pipeline(encoded(sparse_threshold=0), CatBoostClassifier(**CAT)), FORMS, "three str"),
-    "CatBoost in a search": (GridSearchCV(CatBoostClassifier(**CAT), {"depth": [2, 3]}, cv=2), DULL, "int"),
-}  # fmt: skip
-
-
-def _fitted(model, table, kind):
-    return (model.fit(table) if kind is None else model.fit(table, target(kind))), table
-
-
-def _ranking(model):
-    return model.fit(DULL, target("three"), group=[len(DULL) // 4] * 4), DULL
-
-
-TABLES = {name: partial(_fitted, *case) for name, case in {**PIPELINES, **HISTOGRAMS, **BOOSTERS}.items()} | {
-    "LightGBM ranking": lambda: _ranking(LGBMRanker(**LGBM)),
-    "XGBoost ranking": lambda: _ranking(XGBRanker(**SMALL)),
-}
-"""By name, what fits it: ``(model, table)``."""
-
-
-def _lightgbm(objective, kind, **options):
-    options = {"objective": objective, "verbose": -1, "num_threads": 1, **options}
-    model = train_lightgbm(options, Dataset(LEVELS, target(kind)), 4)
-    return model, LEVELS, model.predict(LEVELS)
-
-
-def _xgboost(objective, kind, **options):
-    table = DMatrix(LEVELS, target(kind), enable_categorical=True)
-    model = train_xgboost({"objective": objective, "nthread": 1, **options}, table, 4)
-    return model, LEVELS, model.predict(table)
-
-
-NATIVE = {
-    "LightGBM binary": lambda: _lightgbm("binary", "int"),
-    "LightGBM multiclass": lambda: _lightgbm("multiclass", "three", num_class=3),
-    "LightGBM multiclassova": lambda: _lightgbm("multiclassova", "three", num_class=3),
-    "LightGBM regression": lambda: _lightgbm("regression", "value"),
-    "LightGBM cross_entropy": lambda: _lightgbm("cross_entropy", "bool"),
-    "XGBoost binary:logistic": lambda: _xgboost("binary:logistic", "int"),
-    "XGBoost binary:logitraw": lambda: _xgboost("binary:logitraw", "int"),
-    "XGBoost multi:softprob": lambda: _xgboost("multi:softprob", "three", num_class=3),
-    "XGBoost reg:squarederror": lambda: _xgboost("reg:squarederror", "value"),
-    "XGBoost count:poisson": lambda: _xgboost("count:poisson", "three"),
-}
-"""Native boosters, as they are pickled, by name what trains it: ``(booster, table, values or probabilities)``."""
+TABLES = {name: partial(fitted_on, *case) for name, case in PIPELINES.items()}
