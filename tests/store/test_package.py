@@ -20,20 +20,26 @@ from fitserve.errors import ArtifactError
 from fitserve.formats import identify
 from fitserve.store.files import write_folder
 from fitserve.store.golden import replay
+from fitserve.store.message import artifact_message, policy_message
 from fitserve.store.package import Wanted, pack
 from fitserve.store.repository import read_artifact
+from fitserve.store.verify import Verifier
 from fitserve.trust.policy import TrustPolicy
 
 
-def here(task: str, request: dict, blobs: list) -> dict:
-    """Run a task in this process, its request and answer having been JSON on the way."""
-    module, _, name = task.partition(":")
-    function = getattr(importlib.import_module(module), name)
-    return json.loads(json.dumps(function(json.loads(json.dumps(request)), list(map(memoryview, blobs)))))
+class Here(Verifier):
+    """Runs a task in this process, its request and answer having been JSON on the way; nothing is confined."""
+
+    def run(self, task, artifact, **request):
+        message, blobs = artifact_message(artifact)
+        request |= {"artifact": message, "policy": policy_message(self.policy)}
+        module, _, name = task.partition(":")
+        function = getattr(importlib.import_module(module), name)
+        return json.loads(json.dumps(function(json.loads(json.dumps(request)), list(map(memoryview, blobs)))))
 
 
 def packed(source: Path, out: Path, *, examples: Path | None = None, policy=None, **wanted: object) -> dict:
-    return pack(source, out, examples=examples, wanted=Wanted(**wanted), policy=policy or TrustPolicy(), run=here)
+    return pack(source, out, examples=examples, wanted=Wanted(**wanted), verifier=Here(policy or TrustPolicy()))
 
 
 @pytest.fixture(scope="module")

@@ -34,13 +34,13 @@ def inspect(
 
     Leaves with 1 if it would not be served. Of a model that is not trusted, shows what can be told without loading it.
     """
-    from fitserve.cli.pack import policy_of, runner
     from fitserve.settings import read_settings
     from fitserve.store.inspection import inspect_model
+    from fitserve.store.verify import verifier_of
 
     try:
         settings, _ = read_settings(flags)
-        facts = inspect_model(path, policy=policy_of(settings), run=runner(settings))
+        facts = inspect_model(path, verifier_of(settings))
     except ArtifactError as exc:
         raise refuse(exc.reworded(f"{path} {exc}")) from None
     except FitserveError as exc:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +12,8 @@ from fitserve.cli.options import LOADING, with_settings
 from fitserve.errors import ArtifactError, FitserveError, SettingsError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from fitserve.settings import Settings
-    from fitserve.store.package import Run
-    from fitserve.trust.policy import TrustPolicy
 
 COMMAND = typer.Typer()
 
@@ -53,6 +49,7 @@ def pack(  # noqa: PLR0913 - one for each option
     from fitserve.settings import read_settings
     from fitserve.store.package import Wanted
     from fitserve.store.package import pack as write_package
+    from fitserve.store.verify import verifier_of
 
     try:
         wanted = Wanted(
@@ -64,9 +61,7 @@ def pack(  # noqa: PLR0913 - one for each option
             is_forced=force,
         )
         settings, _ = read_settings(flags)
-        written = write_package(
-            path, out, examples=examples, wanted=wanted, policy=policy_of(settings), run=runner(settings)
-        )
+        written = write_package(path, out, examples=examples, wanted=wanted, verifier=verifier_of(settings))
     except FitserveError as exc:
         raise refuse(_with_way_out(exc, path)) from None
     _print(written, out, is_json=is_json)
@@ -135,31 +130,3 @@ def _with_way_out(error: FitserveError, path: Path) -> FitserveError:
             f"the model again, or convert it where it was made: fitserve convert {path} {path.with_suffix('.onnx')}"
         )
     return error
-
-
-def policy_of(settings: Settings) -> TrustPolicy:
-    """The trust policy of the settings."""
-    from fitserve.trust.policy import TrustPolicy
-
-    return TrustPolicy(
-        level=settings.trust,
-        allow=frozenset(settings.allow),
-        pins=frozenset(pin.removeprefix("sha256:") for pin in settings.pin),
-        verify_key=settings.verify_key,
-        code_path=settings.code_path,
-    )
-
-
-def runner(settings: Settings) -> Run:
-    """What carries a task out in a confined child, within the bounds of the settings."""
-    from fitserve.confine.child import shared_template
-
-    template = shared_template(("numpy", "sklearn", "fitserve.store.package"))
-
-    def run(task: str, request: dict[str, Any], blobs: Sequence[bytes]) -> dict[str, Any]:
-        memory_bytes = settings.load_memory_bytes or 2**30 + 8 * sum(map(len, blobs))
-        with tempfile.TemporaryDirectory(prefix="fitserve-") as scratch:
-            bounded = {**request, "memory_bytes": memory_bytes, "scratch": scratch}
-            return template.run(task, bounded, blobs, deadline_s=settings.load_timeout_s)
-
-    return run

@@ -13,8 +13,7 @@ from fitserve.errors import FitserveError, UntrustedArtifactError
 from fitserve.formats import identify
 from fitserve.store.describe import describe_field
 from fitserve.store.golden import record, replay, self_made_rows
-from fitserve.store.message import artifact_message, artifact_of, policy_message
-from fitserve.store.package import loader
+from fitserve.store.package import begin
 from fitserve.store.repository import read_artifact
 from fitserve.trust.judge import remedies
 
@@ -23,12 +22,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fitserve.formats.base import Model
-    from fitserve.store.package import Run
-    from fitserve.trust.policy import TrustPolicy
+    from fitserve.store.verify import Verifier
     from fitserve.types import Artifact
 
 
-def inspect_model(path: Path, *, policy: TrustPolicy, run: Run) -> dict[str, Any]:
+def inspect_model(path: Path, verifier: Verifier) -> dict[str, Any]:
     """Describe a model as a JSON object.
 
     Returns:
@@ -39,7 +37,7 @@ def inspect_model(path: Path, *, policy: TrustPolicy, run: Run) -> dict[str, Any
         ArtifactError: there is no model, or it cannot be loaded. No path in the text.
     """
     artifact = read_artifact(path)
-    known = identify(artifact)
+    known, policy = identify(artifact), verifier.policy
     facts: dict[str, Any] = {
         "name": artifact.name,
         "version": artifact.version,
@@ -60,10 +58,8 @@ def inspect_model(path: Path, *, policy: TrustPolicy, run: Run) -> dict[str, Any
         },
         "model": None,
     }
-    message, blobs = artifact_message(artifact)
-    request = {"artifact": message, "policy": policy_message(policy)}
     try:
-        facts["model"] = run("fitserve.store.inspection:describe_task", request, blobs)
+        facts["model"] = verifier.run("fitserve.store.inspection:describe_task", artifact)
     except UntrustedArtifactError as exc:
         facts["trust"] |= {
             "refusal": str(exc),
@@ -86,8 +82,9 @@ def describe_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[
     Raises:
         ArtifactError: it cannot be served.
     """
-    artifact = artifact_of(request["artifact"], blobs)
-    model = loader(artifact, request)(artifact)
+    artifact, load = begin(request, blobs)
+    loaded = load(artifact)
+    model = loaded.model
     signature, facts = model.signature, model.facts
     return {
         "model_type": facts.model_type,

@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import tempfile
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ArtifactError, InvalidInputError
 from fitserve.formats import identify
@@ -21,21 +19,21 @@ from fitserve.store.examples import ORIGIN, Examples, example_of, fit_rows, lear
 from fitserve.store.files import write_folder
 from fitserve.store.golden import GOLDEN_FILE, MAX_GOLDEN_ROWS, golden_json, record, replay, self_made_rows
 from fitserve.store.layouts import MLFLOW
+from fitserve.store.loading import load_artifact
 from fitserve.store.manifest import PACKAGE_MANIFEST, InputEntry, PackageManifest
-from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
+from fitserve.store.message import artifact_of, policy_of_message
 from fitserve.store.repository import read_artifact
-from fitserve.trust.judge import require_vouched
+from fitserve.store.verify import enter_with
 from fitserve.types import Golden
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
     from fitserve.formats.base import Model
-    from fitserve.trust.policy import TrustPolicy
+    from fitserve.store.catalog import LoadedModel
+    from fitserve.store.verify import Verifier
     from fitserve.types import Artifact
-
-    Run: TypeAlias = Callable[[str, dict[str, Any], Sequence[bytes]], dict[str, Any]]
-    """Calls ``package.module:function`` with a request and blobs, in a confined child, and returns its answer."""
 
 GOLDEN_ROWS = 100
 """Golden rows unless told otherwise: enough to meet most categories, answered in milliseconds."""
@@ -67,9 +65,7 @@ class Wanted:
     is_forced: bool = False
 
 
-def pack(
-    source: Path, out: Path, *, examples: Path | None, wanted: Wanted, policy: TrustPolicy, run: Run
-) -> dict[str, Any]:
+def pack(source: Path, out: Path, *, examples: Path | None, wanted: Wanted, verifier: Verifier) -> dict[str, Any]:
     """Pack a model into the folder ``out``, read it back, and replay what was written.
 
     Returns:
@@ -95,28 +91,19 @@ def pack(
     if examples is not None:
         with _named(examples):
             rows = read_examples(examples)
-    message, blobs = artifact_message(artifact)
-    request = {
-        "artifact": message,
-        "policy": policy_message(policy),
-        "rows": None if rows is None else asdict(rows),
-        "n_rows": min(wanted.n_rows, MAX_GOLDEN_ROWS),
-    }
-    try:
-        answer = run("fitserve.store.package:pack_task", request, blobs)
-    except ArtifactError as exc:
-        raise exc.reworded(f"{source} {exc}") from exc
+    given = {"rows": None if rows is None else asdict(rows), "n_rows": min(wanted.n_rows, MAX_GOLDEN_ROWS)}
+    with _named(source):
+        answer = verifier.run("fitserve.store.package:pack_task", artifact, **given)
     files = _contents(artifact, answer)
     write_folder(out, files, is_replacing=is_replacing)
     with _named(out):
         packed = read_artifact(out)
-        message, blobs = artifact_message(packed)
         # Whatever vouched for the model vouches for its package, which has been made of the same bytes just now.
-        vouched = replace(policy, pins=policy.pins and policy.pins | {packed.digest}, verify_key=None)
-        if policy.level == "pinned":
-            vouched = replace(vouched, pins=vouched.pins | {packed.digest})
-        request = {"artifact": message, "policy": policy_message(vouched)}
-        report = run("fitserve.store.package:replay_task", request, blobs)
+        policy = verifier.policy
+        is_vouched = policy.pins or policy.verify_key is not None
+        pins = policy.pins | {packed.digest} if is_vouched else policy.pins
+        again = replace(verifier, policy=replace(policy, pins=pins, verify_key=None))
+        report = again.run("fitserve.store.package:replay_task", packed)
     sizes = {path: len(data) for path, data in files.items()}
     return {
         "name": packed.name,
@@ -147,9 +134,9 @@ def pack_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str,
     Raises:
         ArtifactError: the model cannot be served, or its examples do not fit.
     """
-    artifact = artifact_of(request["artifact"], blobs)
-    load = loader(artifact, request)
-    model = load(artifact)
+    artifact, load = begin(request, blobs)
+    loaded = load(artifact)
+    model = loaded.model
     left_out: list[str] = []
     if request["rows"] is None:
         golden_rows = self_made_rows(model.signature)
@@ -169,14 +156,15 @@ def pack_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str,
             declared = replace(declared, fields=learnt)
         if declared.fields is not None and declared.example is None:
             declared = replace(declared, example=example_of(declared.fields, rows))
-        model = _reloaded(load, replace(artifact, declared=declared))
+        loaded = _reloaded(load, replace(artifact, declared=declared))
+        model = loaded.model
         golden_rows = rows[:: max(1, -(-len(rows) // request["n_rows"]))]  # spread over the file, which may be sorted
         if model.signature.is_named:
             golden_rows = [dict(zip(model.signature.names, row, strict=True)) for row in golden_rows]
     return _answer(model, artifact, golden_rows, left_out)
 
 
-def _reloaded(load: Callable[[Artifact], Model], artifact: Artifact) -> Model:
+def _reloaded(load: Callable[[Artifact], LoadedModel], artifact: Artifact) -> LoadedModel:
     """The model with all that is declared; without the made-up example if the model does not answer that."""
     try:
         return load(artifact)
@@ -213,34 +201,27 @@ def replay_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[st
     Raises:
         ArtifactError: it cannot be served, or answers otherwise than it did.
     """
-    artifact = artifact_of(request["artifact"], blobs)
-    model = loader(artifact, request)(artifact)
+    artifact, load = begin(request, blobs)
+    loaded = load(artifact)
     assert artifact.golden is not None  # it has just been packed
-    report = replay(model, artifact.golden)
+    report = replay(loaded.model, artifact.golden)
     if not report.is_ok:
         msg = f"does not answer as it did a moment ago: {report.mismatch}"
         raise ArtifactError(msg)
     return {"is_ok": True, "n_rows": report.n_rows, "outputs": [asdict(output) for output in report.outputs]}
 
 
-def loader(artifact: Artifact, request: Mapping[str, Any]) -> Callable[[Artifact], Model]:
-    """In the child: import what the format needs, confine this process, and return what loads.
-
-    The request has ``memory_bytes`` and ``scratch``, a folder to write in, where this process is to be confined.
+def begin(request: dict[str, Any], blobs: Sequence[memoryview]) -> tuple[Artifact, Callable[[Artifact], LoadedModel]]:
+    """Begin a task: confine this process where that is asked, and return the artifact and what loads it.
 
     Raises:
-        UntrustedArtifactError: the policy does not let these bytes be loaded.
+        ArtifactError: the bytes are of no known format.
     """
-    known = identify(artifact)
-    known.prepare()
     if "memory_bytes" in request:
-        from fitserve.confine.sandbox import Sandbox, enter
-
-        tempfile.tempdir = request["scratch"]  # the only place where this process may write
-        enter(Sandbox(memory_bytes=request["memory_bytes"], writable=(Path(request["scratch"]),)))
-    policy = policy_of_message(request["policy"])
-    require_vouched(artifact, holds_code=known.holds_code, format_name=known.name, policy=policy)
-    return lambda wanted: known.load(wanted, policy)
+        artifact, policy, _ = enter_with(request, blobs)
+    else:
+        artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
+    return artifact, lambda wanted: load_artifact(wanted, policy)
 
 
 def _contents(artifact: Artifact, answer: Mapping[str, Any]) -> dict[str, bytes]:
