@@ -266,3 +266,40 @@ def test_ubjson_and_json_of_a_model_are_one_document():
     ubj = read_ubjson(sample("xgboost binary ubj").artifact.data)
 
     assert ubj.keys() == document("binary").keys()
+
+
+def test_a_tree_that_is_too_deep_is_found():
+    # XGBoost recurses, and ends the process at the end of its stack.
+    n = 20_011
+    doc = document("binary")
+    model = model_of(doc)
+    tree = model["trees"][0]
+    splits = range(0, n - 1, 2)
+    tree["left_children"], tree["right_children"] = [-1] * n, [-1] * n
+    tree["parents"] = [2**31 - 1] + [(i - 1) // 2 * 2 for i in range(1, n)]
+    for i in splits:
+        tree["left_children"][i], tree["right_children"][i] = i + 1, i + 2
+    for name in (
+        "split_indices",
+        "split_type",
+        "default_left",
+        "base_weights",
+        "loss_changes",
+        "sum_hessian",
+        "split_conditions",
+    ):
+        tree[name] = [0] * n
+    tree["tree_param"]["num_nodes"] = str(n)
+
+    with pytest.raises(ArtifactError, match="more than 10000 deep"):
+        check(doc)
+
+
+def test_outputs_must_have_trees():
+    doc = document("multiclass")
+    doc["learner"]["learner_model_param"]["num_class"] = "50000"
+    doc["learner"]["learner_model_param"]["base_score"] = "[5E-1]"
+    doc["learner"]["objective"]["softmax_multiclass_param"]["num_class"] = "50000"
+
+    with pytest.raises(ArtifactError, match="fewer trees than outputs"):
+        check(doc)

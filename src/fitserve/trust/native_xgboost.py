@@ -35,6 +35,9 @@ NO_PARENT = 2**31 - 1
 DELETED = (2**31 - 1, 2**32 - 1)
 """The feature of a node that was pruned away: all bits, without or with the one that tells where nulls go."""
 
+FEW_OUTPUTS = 1000
+"""So many outputs may have no tree: none was grown yet. Otherwise each has one."""
+
 _NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
 _BASE_SCORE = re.compile(rf"{_NUMBER}|\[{_NUMBER}(,{_NUMBER})*\]")
 
@@ -170,6 +173,8 @@ def _check_trees(model: dict[str, Any], head: XGBoostHead) -> None:
         check_segments(_numbers(model, "iteration_indptr", None, "iu"), n_trees, "'iteration_indptr'")
     if "cats" in model:
         _check_cats(_member(model, "cats", dict), head)
+    has_vectors = any(isinstance(tree, dict) and "leaf_weights" in tree for tree in trees)
+    expect(head.n_groups <= max(n_trees, FEW_OUTPUTS) or has_vectors, "it has fewer trees than outputs")
     roots, parents, children, spare, told, n_nodes = [], [], [], [], [], 0
     for i, tree in enumerate(trees):
         try:

@@ -22,6 +22,9 @@ MAX_FEATURES = 1_000_000
 MAX_OUTPUTS = 100_000
 """Libraries allocate this many numbers for each row that is predicted."""
 
+MAX_DEPTH = 10_000
+"""Of a tree. XGBoost recurses: a chain of a million nodes ended the process, one of 100 000 did not."""
+
 MAX_CATEGORY = 1 << 24
 """A category is the index of a bit. XGBoost counts in float32, which is exact up to here.
 
@@ -68,7 +71,7 @@ def check_forest(
         The parent of each node; a root's, or a spare node's, is itself.
 
     Raises:
-        ArtifactError: a node is reached twice or never, or a way leads in a circle.
+        ArtifactError: a node is reached twice or never, or a way leads in a circle or too deep.
     """
     reached = np.bincount(children, minlength=n_nodes)
     wanted = np.ones(n_nodes, dtype=np.int64)
@@ -79,12 +82,9 @@ def check_forest(
     parent = np.arange(n_nodes)
     parent[children] = parents
     # Each round doubles the way that ``top`` looks up; a circle never ends at a root.
-    top = parent
-    for _ in range(n_nodes.bit_length() + 1):
-        above = top[top]
-        if (above == top).all():
-            break
-        top = above
     is_top = wanted == 0
-    expect(is_top[top].all(), "the nodes of a tree lead in a circle")
+    top, depth = parent, (~is_top).astype(np.int64)
+    while not is_top[top].all():
+        depth, top = depth + depth[top], top[top]
+        expect(depth.max() <= MAX_DEPTH, f"its nodes lead in a circle, or more than {MAX_DEPTH} deep")
     return parent
