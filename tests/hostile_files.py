@@ -296,6 +296,7 @@ def _header(state: dict) -> bytes:
     return pickle.dumps(wrapper, protocol=4)[:-1] + b"\x00" * 16 + STOP
 
 
+@functools.cache
 def corruptions() -> dict[str, bytes]:
     """Models of listed classes only, whose numbers would make native code leave its memory."""
     return {f"corrupt {key}": pickle.dumps(model) for key, model in corrupt_models().items()} | lying_dtypes()
