@@ -174,7 +174,7 @@ class OnnxModel:
         self._label_type = types.pop() if len(types) == 1 and types <= {bool, float} else int
         if has_probabilities and n_outputs and len(classes or ()) != n_outputs:
             has_probabilities = False
-        outputs: list[OutputName] = ["predict"]
+        outputs: list[OutputName] = [layout.first]
         outputs += ["predict_proba"] if has_probabilities else []
         outputs += [cast("OutputName", name) for name in layout.extras]
         self.signature = replace(

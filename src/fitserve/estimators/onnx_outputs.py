@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from fitserve.estimators.onnx_graph import Graph
     from fitserve.estimators.onnx_signature import Note
-    from fitserve.signature import Label
+    from fitserve.signature import Label, OutputName
     from fitserve.types import Declared
 
 SUM_TOLERANCE: Final = 1e-3
@@ -36,11 +36,13 @@ class Layout:
         predict: give the predictions, a column each; empty where these are the most probable classes.
         probabilities: one tensor or sequence, or a column for each class; empty for a model without.
         extras: by what can be asked for.
+        first: what the predictions are called: ``transform`` for a pure transformer.
     """
 
     predict: tuple[str, ...]
     probabilities: tuple[str, ...] = ()
     extras: Mapping[str, str] = field(default_factory=dict)
+    first: OutputName = "predict"
 
 
 def classes_of(
@@ -71,13 +73,13 @@ def noted_layout(note: Note, types: Mapping[str, str]) -> Layout:
     Raises:
         ArtifactError: the model has no such outputs.
     """
-    unknown = sorted(set(note.outputs.values()) - set(types))
-    if unknown or "predict" not in note.outputs:
+    first: OutputName = "predict" if "predict" in note.outputs else "transform"
+    if set(note.outputs.values()) - set(types) or first not in note.outputs:
         msg = "has metadata that name outputs which the model does not have: convert the model again"
         raise ArtifactError(msg)
-    extras = {name: output for name, output in note.outputs.items() if name not in {"predict", "predict_proba"}}
+    extras = {name: output for name, output in note.outputs.items() if name not in {first, "predict_proba"}}
     probabilities = (note.outputs["predict_proba"],) if "predict_proba" in note.outputs else ()
-    return Layout((note.outputs["predict"],), probabilities, extras)
+    return Layout((note.outputs[first],), probabilities, extras, first)
 
 
 def layout_of(

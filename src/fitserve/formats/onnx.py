@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
 
-ERROR: Final = 3
-"""The runtime's log level from which on it writes to standard error: errors."""
+FATAL: Final = 4
+"""The runtime's log level from which on it writes to standard error: what it raises need not stand there too."""
 
 
 def load(artifact: Artifact, policy: TrustPolicy) -> OnnxModel:  # noqa: ARG001 - it holds no code
@@ -61,7 +61,7 @@ def _options(runtime: Any, graph: Graph, artifact: Artifact) -> Any:
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
-    options.log_severity_level = ERROR
+    options.log_severity_level = FATAL
     options.execution_mode = runtime.ExecutionMode.ORT_SEQUENTIAL
     if graph.external:
         names = sorted(graph.external)
