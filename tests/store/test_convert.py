@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import tempfile
+
 import joblib
 import numpy as np
 import pandas as pd
@@ -18,7 +21,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.svm import SVC
 
-from fitserve.confine.child import Template
 from fitserve.errors import ArtifactError, SettingsError, UntrustedArtifactError
 from fitserve.estimators.model import EstimatorModel
 from fitserve.formats import identify
@@ -26,6 +28,7 @@ from fitserve.store import parity
 from fitserve.store.convert import convert, convert_task
 from fitserve.store.convert_onnx import load_onnx
 from fitserve.store.repository import read_artifact
+from fitserve.store.verify import Verifier
 from fitserve.trust.policy import TrustPolicy
 
 IRIS = load_iris(as_frame=True)
@@ -64,18 +67,29 @@ ESTIMATORS = {
 }
 
 
-def here(task, request, blobs):
-    """Run the child's function in this process."""
-    assert task == "fitserve.store.convert:convert_task"
-    return convert_task(request, list(map(memoryview, blobs)))
+@pytest.fixture
+def here(monkeypatch):
+    """Run the child's function in this process, without confinement: for speed."""
+    monkeypatch.setattr("fitserve.store.verify.enter", lambda sandbox: None)
+    monkeypatch.setattr("fitserve.store.verify.shared_template", lambda preload: Here())
+    monkeypatch.setattr(sys, "path", [*sys.path])
+
+
+class Here:
+    def run(self, task, request, blobs, *, deadline_s):
+        assert task == "fitserve.store.convert:convert_task"
+        try:
+            return convert_task(request, list(map(memoryview, blobs)))
+        finally:
+            tempfile.tempdir = None
 
 
 @pytest.fixture
-def convert_to(tmp_path):
-    def make(estimator, suffix: str, *, policy: TrustPolicy | None = None, run=here):
+def convert_to(tmp_path, here):
+    def make(estimator, suffix: str, *, policy: TrustPolicy | None = None):
         source, out = tmp_path / "model.joblib", tmp_path / f"model{suffix}"
         joblib.dump(estimator, source)
-        report = convert(source, out, policy=policy or TrustPolicy(), run=run)
+        report = convert(source, out, verifier=Verifier(policy or TrustPolicy()))
         artifact = read_artifact(out)
         level = "data" if suffix == ".onnx" else "allowlist"
         return report, identify(artifact).load(artifact, TrustPolicy(level, frozenset(report["needs_allow"])))
@@ -236,18 +250,18 @@ def test_a_file_that_is_no_pickle_is_refused(convert_to, tmp_path):
     convert_to(ESTIMATORS["regressor"](), ".onnx")
 
     with pytest.raises(ArtifactError, match="is of the format 'onnx': only joblib and pickle files"):
-        convert(tmp_path / "model.onnx", tmp_path / "again.skops", policy=TrustPolicy(), run=here)
+        convert(tmp_path / "model.onnx", tmp_path / "again.skops", verifier=Verifier())
 
 
-def test_a_file_that_is_there_is_replaced_only_if_that_is_asked(tmp_path):
+def test_a_file_that_is_there_is_replaced_only_if_that_is_asked(tmp_path, here):
     source, out = tmp_path / "model.joblib", tmp_path / "model.onnx"
     joblib.dump(ESTIMATORS["regressor"](), source)
     out.write_bytes(b"mine")
 
     with pytest.raises(ArtifactError, match="exists: give another name, or --force"):
-        convert(source, out, policy=TrustPolicy(), run=here)
+        convert(source, out, verifier=Verifier())
     assert out.read_bytes() == b"mine"
-    report = convert(source, out, policy=TrustPolicy(), run=here, is_forced=True)
+    report = convert(source, out, verifier=Verifier(), is_forced=True)
 
     assert load_onnx(out.read_bytes()).signature.n_features == 10
     assert report["size_bytes"] == out.stat().st_size
@@ -256,16 +270,14 @@ def test_a_file_that_is_there_is_replaced_only_if_that_is_asked(tmp_path):
 @pytest.mark.parametrize("name", ["model.txt", "model"])
 def test_another_kind_of_file_is_refused(tmp_path, name):
     with pytest.raises(SettingsError, match=r"ends with .onnx or .skops"):
-        convert(tmp_path / "model.joblib", tmp_path / name, policy=TrustPolicy(), run=here)
+        convert(tmp_path / "model.joblib", tmp_path / name, verifier=Verifier())
 
 
-def test_it_works_in_a_confined_child(convert_to):
-    with Template(("numpy", "sklearn")) as template:
+def test_it_works_in_a_confined_child(tmp_path):
+    source, out = tmp_path / "model.joblib", tmp_path / "model.onnx"
+    joblib.dump(ESTIMATORS["open categories"](), source)
 
-        def confined(task, request, blobs):
-            return template.run(task, {**request, "memory_bytes": 2**31}, blobs, deadline_s=60.0)
-
-        report, converted = convert_to(ESTIMATORS["open categories"](), ".onnx", run=confined)
+    report = convert(source, out, verifier=Verifier())
 
     assert report["n_rows"] >= 300
-    assert converted.signature.names == ("city", "age", "rooms")
+    assert load_onnx(out.read_bytes()).signature.names == ("city", "age", "rooms")

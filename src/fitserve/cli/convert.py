@@ -12,10 +12,7 @@ from fitserve.cli.options import LOADING, with_settings
 from fitserve.errors import FitserveError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
-    from fitserve.settings import Settings
-    from fitserve.store.convert import Run
+    from collections.abc import Mapping
 
 COMMAND = typer.Typer()
 
@@ -37,26 +34,14 @@ def convert(
     """
     from fitserve.settings import read_settings
     from fitserve.store.convert import convert as write_converted
-    from fitserve.trust.policy import policy_of
+    from fitserve.store.verify import verifier_of
 
     try:
         settings, _ = read_settings(flags)
-        report = write_converted(path, out, policy=policy_of(settings), run=_runner(settings), is_forced=force)
+        report = write_converted(path, out, verifier=verifier_of(settings), is_forced=force)
     except FitserveError as exc:
         raise refuse(exc) from None
     _print(report, path, out, is_json=is_json)
-
-
-def _runner(settings: Settings) -> Run:
-    from fitserve.confine.child import shared_template
-
-    template = shared_template(("numpy", "sklearn", "fitserve.store.convert"))
-
-    def run(task: str, request: dict[str, Any], blobs: Sequence[bytes]) -> dict[str, Any]:
-        memory_bytes = settings.load_memory_bytes or 2 * 2**30 + 16 * sum(map(len, blobs))
-        return template.run(task, {**request, "memory_bytes": memory_bytes}, blobs, deadline_s=settings.load_timeout_s)
-
-    return run
 
 
 def _print(report: Mapping[str, Any], path: Path, out: Path, *, is_json: bool) -> None:

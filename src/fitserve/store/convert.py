@@ -12,27 +12,27 @@ import hashlib
 import os
 import tempfile
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
+from typing import TYPE_CHECKING, Any, Final
 
 from fitserve.errors import ArtifactError, SettingsError, UntrustedArtifactError, clip
 from fitserve.formats import identify
 from fitserve.formats.base import require
-from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
 from fitserve.store.repository import read_artifact
+from fitserve.store.verify import enter_with
+from fitserve.trust.judge import require_vouched
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-    Run: TypeAlias = Callable[[str, dict[str, Any], Sequence[bytes]], dict[str, Any]]
-    """Calls ``package.module:function`` with a request and blobs, in a confined child, and returns its answer."""
+    from fitserve.store.verify import Verifier
 
 TARGETS: Final = {".onnx": "onnx", ".skops": "skops"}
 
 
-def convert(source: Path, out: Path, *, policy: TrustPolicy, run: Run, is_forced: bool = False) -> dict[str, Any]:
+def convert(source: Path, out: Path, *, verifier: Verifier, is_forced: bool = False) -> dict[str, Any]:
     """Convert the pickle ``source`` to the format that the end of ``out`` names.
 
     Returns:
@@ -57,9 +57,7 @@ def convert(source: Path, out: Path, *, policy: TrustPolicy, run: Run, is_forced
         raise ArtifactError(msg)
     try:
         artifact = read_artifact(source)
-        message, blobs = artifact_message(artifact)
-        request = {"artifact": message, "policy": policy_message(policy), "target": target}
-        answer = run("fitserve.store.convert:convert_task", request, blobs)
+        answer = verifier.run("fitserve.store.convert:convert_task", artifact, target=target)
     except ArtifactError as exc:
         raise exc.reworded(f"{source} {exc}") from exc
     data = base64.b64decode(answer.pop("data"))
@@ -73,23 +71,18 @@ def convert_task(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dic
     Raises:
         ArtifactError: the model cannot be loaded, is no pickle, cannot be converted, or answers otherwise.
     """
-    artifact = artifact_of(request["artifact"], blobs)
+    _import_converter(request["target"])
+    artifact, policy, _ = enter_with(request, blobs)
     known = identify(artifact)
     if known.name != "pickle":
         msg = f"is of the format {known.name!r}: only joblib and pickle files of scikit-learn models are converted"
         raise ArtifactError(msg)
-    known.prepare()
-    _import_converter(request["target"])
-    if "memory_bytes" in request:
-        from fitserve.confine.sandbox import Sandbox, enter
-
-        enter(Sandbox(memory_bytes=request["memory_bytes"]))
     from fitserve.estimators.model import EstimatorModel
     from fitserve.store.parity import parity_rows
     from fitserve.trust.unpickler import load_pickle
 
-    policy = policy_of_message(request["policy"])
-    estimator = load_pickle(artifact.data, policy, digest=artifact.digest)
+    is_signed = require_vouched(artifact, holds_code=True, format_name=known.name, policy=policy)
+    estimator = load_pickle(artifact.data, policy, digest=artifact.digest, is_signed=is_signed)
     # A copy: the model at work takes feature names out of what it owns.
     model = EstimatorModel(copy.deepcopy(estimator), declared=artifact.declared)
     rows = parity_rows(model, estimator)
