@@ -79,6 +79,7 @@ class Artifact:
         declared: what the author, or the program that saved the model, says of it.
         golden: rows with the outputs that they gave when the model was packed.
         metadata: what the author says in the manifest.
+        signature: the file of a model-signing signature that lies beside the model.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Artifact:
     declared: Declared = field(default_factory=Declared)
     golden: Golden | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    signature: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,10 @@ def fitserve(*words: object, cwd=None, **environ: str) -> subprocess.CompletedPr
     )
 
 
-@pytest.mark.parametrize("command", [[], ["run"], ["dev"], ["check"], ["demo"], ["config"], ["config", "show"]])
+@pytest.mark.parametrize(
+    "command",
+    [[], ["run"], ["dev"], ["check"], ["inspect"], ["pack"], ["convert"], ["demo"], ["config"], ["config", "show"]],
+)
 def test_every_command_has_help(command):
     run = fitserve(*command, "--help")
 
@@ -33,18 +36,21 @@ def test_every_command_has_help(command):
 
 
 def test_run_has_a_flag_for_every_setting():
-    from fitserve.settings import Settings
+    from fitserve.settings import ENVIRONMENT_ONLY, Settings
 
     text = fitserve("run", "--help").stdout
 
-    assert [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in text] == ["model_path"]
+    assert [name for name in Settings.model_fields if f"--{name.replace('_', '-')}" not in text] == [
+        "model_path",
+        *ENVIRONMENT_ONLY,
+    ]
 
 
 def test_check_prints_the_schema(models):
     run = fitserve("check", models / "species_v1.0.pkl")
 
     assert run.returncode == 0
-    for told in ("species 1.0", "LogisticRegression", "x0", "number", "setosa", "It answered a test row."):
+    for told in ("species 1.0", "LogisticRegression", "x0", "number", "setosa", "it answered", "tried confined: "):
         assert told in run.stdout
 
 
@@ -74,7 +80,7 @@ def test_check_refuses_a_model_that_fails_its_test_row(tmp_path):
     script = f"import joblib, refusing; joblib.dump(refusing.Model(), {str(tmp_path / 'm_v1.joblib')!r})"
     subprocess.run([str(servers.BIN / "python"), "-c", script], check=True, cwd=tmp_path)
 
-    run = fitserve("check", tmp_path / "m_v1.joblib", PYTHONPATH=str(tmp_path))
+    run = fitserve("check", tmp_path / "m_v1.joblib", "--allow", "refusing.Model", "--code-path", tmp_path)
 
     assert run.returncode == 1
     assert "has not answered a test row: it raised RuntimeError" in run.stderr

@@ -126,7 +126,7 @@ def test_what_is_not_trusted_is_described_by_its_bytes(models):
     assert run.returncode == 1
     assert "species 1.0" in run.stdout
     assert "not trusted" in run.stdout
-    assert "--pin sha256:" in run.stdout
+    assert "--trust allowlist" in run.stdout
 
 
 def test_what_is_no_model_is_told_in_one_line(tmp_path):

@@ -136,6 +136,10 @@ class Gated:
 """
 
 
+UNCONFINED = {"FITSERVE_ALLOW": "gated_model.Gated", "FITSERVE_CONFINE": "off"}
+"""The gate is made of files, which a confined process may not write."""
+
+
 @pytest.fixture
 def gated_model(tmp_path, monkeypatch):
     """A model that, asked with a positive number, waits until the file ``open`` is there."""
@@ -173,7 +177,7 @@ def is_refused(client) -> bool:
 
 @pytest.mark.parametrize("kind", ["fitserve", "fitserve, 2 workers"])
 def test_what_is_in_flight_is_answered_when_it_stops(kind, gated_model, tmp_path):
-    environ = {"PYTHONPATH": str(tmp_path), "GATE": str(tmp_path), "FITSERVE_INFERENCE_THREADS": "2"}
+    environ = {**UNCONFINED, "PYTHONPATH": str(tmp_path), "GATE": str(tmp_path), "FITSERVE_INFERENCE_THREADS": "2"}
     with servers.running(kind, gated_model, tmp_path, **environ) as (client, process, _):
         calls, statuses = in_background(client, 2)
         servers.wait_until(lambda: n_entered(tmp_path) == 2, 30)
@@ -190,7 +194,7 @@ def test_what_is_in_flight_is_answered_when_it_stops(kind, gated_model, tmp_path
 
 
 def test_health_answers_while_a_slow_model_runs(gated_model, tmp_path):
-    environ = {"PYTHONPATH": str(tmp_path), "GATE": str(tmp_path)}
+    environ = {**UNCONFINED, "PYTHONPATH": str(tmp_path), "GATE": str(tmp_path)}
     with servers.running("fitserve", gated_model, tmp_path, **environ) as (client, _, _):
         calls, statuses = in_background(client, 2)
         servers.wait_until(lambda: n_entered(tmp_path) >= 1, 30)
@@ -224,7 +228,7 @@ def test_sighup_reloads_a_single_process(kind, models, tmp_path):
 
 
 def test_a_model_that_never_returns_does_not_keep_a_server_from_stopping(gated_model, tmp_path):
-    environ = {"PYTHONPATH": str(tmp_path), "GATE": str(tmp_path), "FITSERVE_SHUTDOWN_TIMEOUT_S": "1"}
+    environ = {**UNCONFINED, "PYTHONPATH": str(tmp_path), "GATE": str(tmp_path), "FITSERVE_SHUTDOWN_TIMEOUT_S": "1"}
     with servers.running("fitserve", gated_model, tmp_path, **environ) as (client, process, log):
         calls, statuses = in_background(client, 1)
         servers.wait_until(lambda: n_entered(tmp_path) == 1, 30)

@@ -91,7 +91,8 @@ def test_sighup_with_a_model_that_answers_nothing_changes_nothing(models, tmp_pa
 
     path = tmp_path / "model_v1.joblib"
     shutil.copy(models / "iris_v1.2.3.joblib", path)
-    with servers.running(KIND, path, tmp_path, PYTHONPATH=str(tmp_path)) as (client, process, log):
+    environ = {"FITSERVE_CODE_PATH": str(tmp_path), "FITSERVE_ALLOW": "broken_model.Model"}
+    with servers.running(KIND, path, tmp_path, **environ) as (client, process, log):
         first = servers.children(process.pid)
         joblib.dump(broken_model.Model(), path)
         refused = client.post("/model/reload")
@@ -100,7 +101,7 @@ def test_sighup_with_a_model_that_answers_nothing_changes_nothing(models, tmp_pa
         servers.wait_until(lambda: "could not replace" in log.read_text(), 30)
         servers.wait_until(lambda: servers.children(process.pid) == first, 30)
 
-        assert refused.status_code == 422
+        assert refused.status_code == 409
         assert client.post("/predict", json=ROW).status_code == 200
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import shlex
+from dataclasses import replace
 
 import pytest
 
@@ -18,8 +19,9 @@ ARTIFACT = Artifact("model", "1", DIGEST, DATA, "model.joblib")
 PINNED = frozenset({DIGEST})
 
 
-def judged(policy, *, holds_code=True, format_name="python", **options):
-    return require_vouched(ARTIFACT, holds_code=holds_code, format_name=format_name, policy=policy, **options)
+def judged(policy, *, holds_code=True, format_name="torch", signature=None):
+    artifact = replace(ARTIFACT, signature=signature)
+    return require_vouched(artifact, holds_code=holds_code, format_name=format_name, policy=policy)
 
 
 @pytest.mark.parametrize("level", ["data", "allowlist", "pinned", "any"])
@@ -43,7 +45,7 @@ def test_code_needs_a_pin_or_the_level_any(policy, is_let):
     if is_let:
         judged(policy)
     else:
-        with pytest.raises(UntrustedArtifactError, match="of the format 'python'") as caught:
+        with pytest.raises(UntrustedArtifactError, match="of the format 'torch'") as caught:
             judged(policy)
         assert caught.value.digest == DIGEST
 
@@ -91,9 +93,19 @@ def test_a_path_that_looks_like_an_option_stays_a_path():
     assert shlex.split(remedies(error, "-rf; touch x")[0])[2] == "./-rf; touch x"
 
 
-@pytest.mark.parametrize("missing", [["a:b.c", "d.E"], ["__main__.C"], ["a b.c; rm"], []])
+@pytest.mark.parametrize("missing", [["a:b.c", "d.E"], ["a b.c; rm"], []])
 def test_what_no_name_can_mend_is_left_to_the_pin(missing):
     commands = remedies(UntrustedArtifactError("needs", digest=DIGEST, missing=missing), "m.pkl")
 
     assert not any("--allow" in command for command in commands)
     assert commands[0] == f"fitserve run m.pkl --pin sha256:{DIGEST}"
+
+
+def test_what_a_notebook_defined_is_mended_by_no_policy():
+    assert remedies(UntrustedArtifactError("uses", digest=DIGEST, missing=["__main__.C", "d.E"]), "m.pkl") == ()
+
+
+def test_under_data_the_way_out_is_the_allow_list():
+    commands = remedies(UntrustedArtifactError("is of the format", digest=DIGEST), "m.pkl", "data")
+
+    assert commands == ("fitserve run m.pkl --trust allowlist",)

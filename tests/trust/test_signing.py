@@ -104,7 +104,7 @@ def test_another_key_or_no_signature_does_not(keys, tmp_path):
 
 def test_a_signed_artifact_is_vouched_for(keys, tmp_path):
     signature = keys.sign(folder_of({"m.joblib": b"abc"}, tmp_path) / "m.joblib")
-    artifact = Artifact("m", "1", hashlib.sha256(b"abc").hexdigest(), b"abc", "m.joblib")
+    artifact = Artifact("m", "1", hashlib.sha256(b"abc").hexdigest(), b"abc", "m.joblib", signature=signature)
     policy = TrustPolicy("pinned", verify_key=keys.public)
 
-    assert require_vouched(artifact, holds_code=True, format_name="python", policy=policy, signature=signature) is True
+    assert require_vouched(artifact, holds_code=True, format_name="python", policy=policy) is True

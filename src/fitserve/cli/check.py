@@ -38,12 +38,15 @@ def check(
     except FitserveError as exc:
         raise refuse(exc) from None
     if is_json:
-        typer.echo(orjson.dumps(report, option=orjson.OPT_INDENT_2).decode())
+        facts = {**report.pop("model"), **report}
+        typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
+        is_ready = facts["is_ready"]
     else:
         console = Console()
         print_model(console, report["model"])
         print_verification(console, report)
-    if not report["model"]["is_ready"]:
+        is_ready = report["model"]["is_ready"]
+    if not is_ready:
         typer.echo(f"fitserve: {path} loads, but has not answered a test row: {report['failure']}", err=True)
         raise typer.Exit(EXIT_REFUSED)
 
@@ -59,8 +62,8 @@ def verify_path(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
     from fitserve.store.repository import read_artifact
     from fitserve.store.verify import verifier_of
 
-    settings, _ = read_settings(flags)
+    verifier = verifier_of(read_settings(flags)[0])
     try:
-        return dict(verifier_of(settings).verify(read_artifact(path)))
+        return dict(verifier.verify(read_artifact(path)))
     except ArtifactError as exc:
-        raise with_path(exc, path) from exc
+        raise with_path(exc, path, verifier.policy) from exc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,24 +30,25 @@ def demo(*, flags: dict[str, Any]) -> None:
     from rich.console import Console
 
     console = Console()
-    with tempfile.TemporaryDirectory(prefix="fitserve-demo-") as folder:
-        try:
-            path = train(Path(folder), console)
-            _serve(path, flags, console)
-        except FitserveError as exc:
-            raise refuse(exc) from None
+    folder = Path(tempfile.mkdtemp(prefix="fitserve-demo-"))
+    try:
+        _serve(train(folder, console), flags, console)
+    except FitserveError as exc:
+        raise refuse(exc) from None
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _serve(path: Path, flags: dict[str, Any], console: Console) -> None:
     settings, origins = read_settings({**flags, "model_path": path})
     try:
-        serve_forever(settings, shows_card=True)
+        serve_forever(settings, shows_card=True, removes=(path.parent,))
     except SettingsError as exc:
         # A demonstration need not fail because something else runs on the usual port.
         if "in use" not in str(exc) or origins["port"] != "default":
             raise
         console.print(f"Port {settings.port} is in use; taking another.")
-        serve_forever(settings.model_copy(update={"port": 0}), shows_card=True)
+        serve_forever(settings.model_copy(update={"port": 0}), shows_card=True, removes=(path.parent,))
 
 
 def train(folder: Path, console: Console) -> Path:

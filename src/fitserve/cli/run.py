@@ -40,13 +40,16 @@ def run(
         raise refuse(exc) from None
 
 
-def serve_forever(settings: Settings, *, shows_card: bool, is_watching: bool = False) -> None:
+def serve_forever(
+    settings: Settings, *, shows_card: bool, is_watching: bool = False, removes: tuple[Path, ...] = ()
+) -> None:
     """Serve ``settings.model_path`` until a signal stops it.
 
     Args:
         settings: of the server.
         shows_card: print what the model takes and gives, and where it answers, to standard output.
         is_watching: reload when the file changes; then one process serves, whatever ``workers`` says.
+        removes: folders that go with the server; its own process may not remove them once it is confined.
 
     Raises:
         ArtifactError: the model cannot be served.
@@ -61,15 +64,17 @@ def serve_forever(settings: Settings, *, shows_card: bool, is_watching: bool = F
     if settings.workers > 1 and not is_watching:
         _serve_with_workers(settings, listener, shows_card=shows_card)
     else:
-        _serve_here(settings, listener, shows_card=shows_card, is_watching=is_watching)
+        _serve_here(settings, listener, shows_card=shows_card, is_watching=is_watching, removes=removes)
 
 
-def _serve_here(settings: Settings, listener: socket.socket, *, shows_card: bool, is_watching: bool) -> None:
+def _serve_here(
+    settings: Settings, listener: socket.socket, *, shows_card: bool, is_watching: bool, removes: tuple[Path, ...]
+) -> None:
     from fitserve.server.confined import confined
     from fitserve.store import PRELOAD
 
     _configure_logging(settings)
-    with confined(settings, preload=PRELOAD):
+    with confined(settings, preload=PRELOAD, removes=removes):
         from fitserve.app import FitserveApp
         from fitserve.server.listen import make_server, run_server
         from fitserve.store.describe import describe_model, example_request
@@ -90,11 +95,12 @@ def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_ca
 
     assert settings.model_path is not None  # serve_forever has looked
     _configure_logging(settings)
+    verifier = verifier_of(settings)
     try:
         artifact = read_artifact(settings.model_path)
-        passed = {identity(artifact): verifier_of(settings).verify(artifact)}
+        passed = {identity(artifact): verifier.verify(artifact)}
     except ArtifactError as exc:
-        raise with_path(exc, settings.model_path) from exc
+        raise with_path(exc, settings.model_path, verifier.policy) from exc
     del artifact  # the workers read it again: it may be large
     shared_template().close()
     Supervisor(settings, listener, passed).run(lambda facts: _tell(facts, listener, shows_card=shows_card))

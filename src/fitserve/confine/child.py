@@ -52,7 +52,7 @@ class Template:
         preload: tuple[str, ...] = (),
         *,
         sandbox: Sandbox | None = None,
-        removes: Path | None = None,
+        removes: tuple[Path, ...] = (),
         idle_s: float = IDLE_S,
         longest_reply_bytes: int = LONGEST_REPLY_BYTES,
         executes: bool = sys.platform == "darwin",
@@ -63,7 +63,7 @@ class Template:
             preload: modules that it imports; one that cannot be imported is passed over.
             sandbox: what every task may do at the most, entered before the order is read; for a process that will
                 be confined itself, and must not reach more through its children. Its limits do not count.
-            removes: a folder that goes when the template ends, as it does when this process does, however it ends:
+            removes: folders that go when the template ends, as it does when this process does, however it ends:
                 a confined process cannot remove the folder in which it writes.
             idle_s: after how long without a task it gives its memory back.
             longest_reply_bytes: a reply that is longer is an error.
@@ -74,7 +74,7 @@ class Template:
         self._options = {
             "preload": list(preload),
             "sandbox": bounds,
-            "removes": removes and str(removes),
+            "removes": [str(folder) for folder in removes],
             "idle_s": idle_s,
             "executes": executes,
         }
@@ -322,7 +322,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_template(
-    preload: tuple[str, ...] = (), *, sandbox: Sandbox | None = None, removes: Path | None = None
+    preload: tuple[str, ...] = (), *, sandbox: Sandbox | None = None, removes: tuple[Path, ...] = ()
 ) -> Template:
     """The one template of this process. The arguments count when it is made, by the first call.
 

@@ -215,7 +215,8 @@ def main() -> None:
     if options["removes"]:
         import shutil
 
-        shutil.rmtree(options["removes"], ignore_errors=True)
+        for folder in options["removes"]:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":

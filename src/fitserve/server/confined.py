@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def confined(settings: Settings, *, preload: Sequence[str] = ()) -> Iterator[None]:
+def confined(settings: Settings, *, preload: Sequence[str] = (), removes: tuple[Path, ...] = ()) -> Iterator[None]:
     """Confine this process for good; inside, it may write below a runtime folder of its own, which ends with it.
 
     Enter it in the main thread, after binding the socket and before NumPy or a model library is
@@ -33,6 +33,7 @@ def confined(settings: Settings, *, preload: Sequence[str] = ()) -> Iterator[Non
     Args:
         settings: say whether, and what may be connected to.
         preload: what the template imports ahead, beside what this process does.
+        removes: folders of the caller's that this process will not be able to remove.
 
     Raises:
         SettingsError: ``confine = require``, and the kernel cannot.
@@ -40,7 +41,7 @@ def confined(settings: Settings, *, preload: Sequence[str] = ()) -> Iterator[Non
     folder = Path(tempfile.mkdtemp(prefix="fitserve-"))
     tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     sandbox = Sandbox(writable=(folder,), connect=settings.destinations)
-    template = shared_template(tuple(preload), sandbox=sandbox, removes=folder)
+    template = shared_template(tuple(preload), sandbox=sandbox, removes=(folder, *removes))
     template.start()
     try:
         _enter(sandbox, settings)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fitserve.store.catalog import Catalog, LoadedModel
+    from fitserve.trust.policy import TrustPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -35,10 +36,10 @@ def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
     return load_artifact(artifact, verifier.policy, report=verifier.verify(artifact))
 
 
-def with_path(error: ArtifactError, path: Path) -> ArtifactError:
+def with_path(error: ArtifactError, path: Path, policy: TrustPolicy) -> ArtifactError:
     """The same error in the operator's words: with the path, and what could be done."""
     text = f"{path} {error}"
-    if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path))):
+    if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path), policy.level)):
         text = "\n  ".join([f"{text}\nIf you trust this file, any of these lets it be served:", *commands])
     return error.reworded(text)
 
@@ -77,7 +78,7 @@ class Lifecycle:
         try:
             loaded = load_model(self._path, self._verifier)
         except ArtifactError as exc:
-            raise with_path(exc, self._path) from exc
+            raise with_path(exc, self._path, self._verifier.policy) from exc
         for note in loaded.model.facts.warnings:
             logger.warning("%s: %s", loaded.name, note)
         if not loaded.trial.has_answered:

@@ -26,27 +26,32 @@ def artifact_message(artifact: Artifact) -> tuple[dict[str, Any], list[bytes]]:
         "declared": asdict(artifact.declared),
         "golden": artifact.golden and asdict(artifact.golden),
         "metadata": dict(artifact.metadata),
+        "is_signed": artifact.signature is not None,
     }
+    signature = [] if artifact.signature is None else [artifact.signature]
     if not names:
-        return message, [artifact.data]
+        return message, [artifact.data, *signature]
     main = next(name for name in names if artifact.files[name] is artifact.data)
-    return {**message, "main": main}, list(artifact.files.values())
+    return {**message, "main": main}, [*artifact.files.values(), *signature]
 
 
 def artifact_of(message: Mapping[str, Any], blobs: Sequence[memoryview]) -> Artifact:
     """Build the artifact again, with a copy of its bytes."""
-    files = dict(zip(message["files"], map(bytes, blobs), strict=True)) if message["files"] else {}
+    contents = [bytes(blob) for blob in blobs]
+    signature = contents.pop() if message["is_signed"] else None
+    files = dict(zip(message["files"], contents, strict=True)) if message["files"] else {}
     golden = message["golden"]
     return Artifact(
         name=message["name"],
         version=message["version"],
         digest=message["digest"],
-        data=files[message["main"]] if files else bytes(blobs[0]),
+        data=files[message["main"]] if files else contents[0],
         file_name=message["file_name"],
         files=files,
         declared=_declared(message["declared"]),
         golden=Golden(**golden) if golden else None,
         metadata=message["metadata"],
+        signature=signature,
     )
 
 

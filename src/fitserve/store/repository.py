@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["IDENTIFIER", "MANIFEST_SUFFIX", "digest_of", "digest_version", "model_stem", "parse_name", "read_artifact"]
 
+SIGNATURE_SUFFIX = ".sig"
 COMPRESSIONS = (".gz", ".bz2", ".xz", ".lzma", ".z")
 _VERSION = re.compile(r"^(?P<name>.+)_v(?P<version>\d.*)$", re.DOTALL)
 
@@ -44,6 +45,12 @@ def read_artifact(path: Path, *, takes_external: bool = False) -> Artifact:
         ArtifactError: it is no regular file or model folder, is empty, cannot be read, has a link that leads out, or
             its manifest is wrong.
     """
+    artifact = _read(path, takes_external=takes_external)
+    signature = _signature(path)
+    return artifact if signature is None else replace(artifact, signature=signature)
+
+
+def _read(path: Path, *, takes_external: bool) -> Artifact:
     opened = open_path(path)
     if isinstance(opened, bytes):
         stem = model_stem(path)
@@ -55,6 +62,22 @@ def read_artifact(path: Path, *, takes_external: bool = False) -> Artifact:
             return _whole(folder, found, own_name)
         artifact = _one_of(folder, found, own_name)
         return _with_external(folder, found, artifact) if takes_external else artifact
+
+
+def _signature(path: Path) -> bytes | None:
+    """The file that ends with ``.sig`` beside a model, or beside its folder."""
+    beside = Path(f"{path.absolute()}{SIGNATURE_SUFFIX}")
+    try:
+        opened = open_path(beside)
+    except ArtifactNotFoundError:
+        return None
+    except ArtifactError as exc:
+        msg = f"has a signature {beside.name} that {exc}"
+        raise ArtifactError(msg) from exc
+    if not isinstance(opened, bytes):
+        with opened:
+            return None  # a folder of that name is something else
+    return opened
 
 
 def _file(data: bytes, file_name: str, stem: str, manifest: Manifest) -> Artifact:

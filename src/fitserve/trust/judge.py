@@ -10,26 +10,27 @@ from fitserve.errors import UntrustedArtifactError
 from fitserve.trust.allowlist import is_full_name
 
 if TYPE_CHECKING:
-    from fitserve.trust.policy import TrustPolicy
+    from fitserve.trust.policy import TrustLevel, TrustPolicy
     from fitserve.types import Artifact
 
 HOLDS_CODE = "is {}, which can run code when it is loaded; the trust level 'data' takes formats that hold none"
 
+JUDGED_BY_LOADER = frozenset({"pickle", "python"})
+"""Formats that hold code, and whose loaders look closer than at the digest."""
 
-def require_vouched(
-    artifact: Artifact, *, holds_code: bool, format_name: str, policy: TrustPolicy, signature: bytes | None = None
-) -> bool:
+
+def require_vouched(artifact: Artifact, *, holds_code: bool, format_name: str, policy: TrustPolicy) -> bool:
     """Refuse what the policy does not let be loaded; return whether a pin or a signature vouches for it.
 
     Pickles hold code, and are still let through under ``allowlist``: their loader judges each name
-    (:func:`~fitserve.trust.unpickler.load_pickle`, whose ``is_signed`` takes what this returns).
+    (:func:`~fitserve.trust.unpickler.load_pickle`, whose ``is_signed`` takes what this returns). So are
+    Python classes: their loader wants them to lie in the operator's ``code_path``.
 
     Args:
         artifact: what was read.
         holds_code: of the format, :attr:`fitserve.formats.base.Format.holds_code`.
         format_name: of the format.
         policy: from the settings, never from the artifact.
-        signature: the bytes of a model-signing signature that lay beside the artifact.
 
     Raises:
         UntrustedArtifactError: the policy does not let it be loaded; the text says why.
@@ -37,12 +38,12 @@ def require_vouched(
     digest = artifact.digest
     require_pinned(digest, policy)
     if policy.verify_key is not None:
-        require_signed(artifact, signature, policy)
+        require_signed(artifact, policy)
     if policy.level == "data" and holds_code:
         raise UntrustedArtifactError(HOLDS_CODE.format(f"of the format {format_name!r}"), digest=digest)
     is_vouched = policy.verify_key is not None or digest in policy.pins
     may_run = policy.level == "any" or (policy.level == "pinned" and is_vouched)
-    if holds_code and format_name != "pickle" and not may_run:
+    if holds_code and format_name not in JUDGED_BY_LOADER and not may_run:
         raise UntrustedArtifactError(
             f"is of the format {format_name!r}, which runs the model's own code; the trust level {policy.level!r} "
             f"takes it only when something outside of it vouches for its bytes (sha256:{digest})",
@@ -65,7 +66,7 @@ def require_pinned(digest: str, policy: TrustPolicy) -> None:
         )
 
 
-def require_signed(artifact: Artifact, signature: bytes | None, policy: TrustPolicy) -> None:
+def require_signed(artifact: Artifact, policy: TrustPolicy) -> None:
     """Refuse bytes that the policy's key has not signed.
 
     Raises:
@@ -74,29 +75,34 @@ def require_signed(artifact: Artifact, signature: bytes | None, policy: TrustPol
     from fitserve.trust.signing import verify_signature
 
     assert policy.verify_key is not None
-    if signature is None:
+    if artifact.signature is None:
         raise UntrustedArtifactError(
             "has no signature, and a key to verify one is configured (verify_key): sign it with model_signing, "
-            "and put the signature beside it",
+            "and put the signature beside it, as NAME.sig",
             digest=artifact.digest,
         )
     files = artifact.files or {artifact.file_name: artifact.data}
-    verify_signature(files, signature, policy.verify_key, digest=artifact.digest)
+    verify_signature(files, artifact.signature, policy.verify_key, digest=artifact.digest)
 
 
-def remedies(error: UntrustedArtifactError, path: str) -> tuple[str, ...]:
+def remedies(error: UntrustedArtifactError, path: str, level: TrustLevel = "allowlist") -> tuple[str, ...]:
     """Return the command lines that would let the file at ``path`` be served, each fit for a shell.
 
-    Names that no ``--allow`` can take (dotted ones, and those of ``__main__``) leave the pin and the conversion.
+    None for a file that needs what a notebook defined: no policy brings that here. Dotted names, which no
+    ``--allow`` can take, leave the pin and the conversion.
     """
+    if any(name.startswith("__main__") for name in error.missing):
+        return ()
     quoted = shlex.quote(f"./{path}" if path.startswith("-") else path)
+    run = f"fitserve run {quoted}"
+    if level == "data" and not error.missing:
+        return (f"{run} --trust allowlist",)
     pin = f"--pin sha256:{error.digest}"
-    lines: list[str] = []
-    if error.missing and all(is_full_name(name) and not name.startswith("__main__.") for name in error.missing):
-        allow = " ".join(f"--allow {shlex.quote(name)}" for name in error.missing)
-        lines.append(f"fitserve run {quoted} {allow}")
-    out = shlex.quote(re.sub(r"\.\w+$", "", path) + ".onnx")
-    lines.append(f"fitserve run {quoted} {pin}")
+    lines = []
+    if error.missing and all(map(is_full_name, error.missing)):
+        lines.append(" ".join([run, *(f"--allow {shlex.quote(name)}" for name in error.missing)]))
+    lines.append(f"{run} {pin}")
     if error.missing:
+        out = shlex.quote(re.sub(r"\.\w+$", "", path) + ".onnx")
         lines.append(f"fitserve convert {quoted} {out} {pin}")
     return tuple(lines)
