@@ -20,7 +20,8 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 
 import fitserve
 from fitserve.signature import Field, Signature
-from fitserve.store.catalog import LoadedModel, Trial
+from fitserve.store.catalog import LoadedModel
+from fitserve.store.trial import Trial
 from fitserve.store.cost import Cost
 from fitserve.types import ModelFacts, Outputs
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 
 IMPLAUSIBLE = 1e15
 """A number this large is named when a model overflows; with smaller ones any column may be the cause."""
+
+SLOW_CALL_S = 1.0
+"""A model whose calls take longer is asked no further questions at load: each would cost its user that much."""
 
 
 class EstimatorModel:
@@ -71,6 +75,10 @@ class EstimatorModel:
     def is_framed(self) -> bool:
         """Whether the estimator is given a frame with names."""
         return self._table.has_names or self._table.needs_frame
+
+    @property
+    def _is_bare_matrix(self) -> bool:
+        return self._table.is_plain and self.is_library_code and not self.is_framed
 
     def predict(self, inputs: Inputs, asked: Sequence[str] = ()) -> Outputs:
         """Predict labels or values, and probabilities where the model has them, calling it once if it allows.
@@ -128,12 +136,25 @@ class EstimatorModel:
         return False
 
     def _choose_example_or_drop_probabilities(self) -> None:
-        """Offer no probabilities where a method for them is there and always raises."""
+        """Offer no probabilities where the method for them says that there are none.
+
+        Any other error of it is the model's failure, which the warm-up meets again.
+        """
+        if self._choose_example() or not self._calls.has_probabilities:
+            return
         names = self._calls.names
-        if not self._choose_example() and self._calls.has_probabilities:
-            self._calls.drop("predict_proba")
-            if not self._choose_example():
-                self._calls.names = names
+        self._calls.drop("predict_proba")
+        if not (self._choose_example() and self._lacks_probabilities()):
+            self._calls.names = names
+
+    def _lacks_probabilities(self) -> bool:
+        try:
+            self._calls.estimator.predict_proba(self._table(self._inputs(self.signature.example_row())))
+        except (AttributeError, NotImplementedError):
+            return True
+        except (Exception, SystemExit):  # noqa: BLE001 - a model may raise anything
+            return False
+        return False
 
     def _inputs(self, row: Sequence[Label | None]) -> Inputs:
         """A row as checked inputs, whatever it holds of nulls and unknown categories."""
@@ -155,23 +176,31 @@ class EstimatorModel:
         A model that fails its trial is kept as it is: whoever warms it up meets the same failure.
         """
         X = self._table(self._test_inputs)
-        self._calls.drop_failing(X, 1)
+        started = time.perf_counter()
         try:
             trial = self._calls(X)
         except (Exception, SystemExit):  # noqa: BLE001 - told by the warm-up
             self._offer()
             return
-        tried = Trials(self.signature.inputs, self.signature.example_row(), self._answers).inputs(
-            has_bounds=self.is_library_code
-        )
-        self.signature = replace(self.signature, inputs=tuple(map(self._agreed, self.signature.inputs, tried)))
+        # Else what its parts tell of it must do.
+        is_quick = time.perf_counter() - started < SLOW_CALL_S
+        if is_quick:
+            self._try_inputs(X)
         self._settle_outputs(trial, inferred)
-        self._calls.use_argmax(X, self._calls(X))
+        if is_quick:
+            self._calls.use_argmax(X, trial)
         if inferred.relabels and inferred.signature.classes:
             self._calls.relabel(inferred.signature.classes[0])
-        elif declared.classes is None and self._table.is_plain and self.is_library_code and not self.is_framed:
+        elif declared.classes is None and is_quick and self._is_bare_matrix:
             self._calls.plain = plain_form(self._calls.estimator, self.signature.example_row())
         self._offer()
+
+    def _try_inputs(self, X: Any) -> None:
+        """Drop the outputs that the model does not give after all, and try what its columns take."""
+        self._calls.drop_failing(X, 1)
+        trials = Trials(self.signature.inputs, self.signature.example_row(), self._answers)
+        tried = trials.inputs(has_bounds=self.is_library_code)
+        self.signature = replace(self.signature, inputs=tuple(map(self._agreed, self.signature.inputs, tried)))
 
     def _agreed(self, said: Field, tried: Field) -> Field:
         """A field as it was tried, but no wider than it was declared."""
