@@ -124,7 +124,10 @@ class Settings(BaseSettings):
         default=60.0, gt=0, le=3600, description="How long a model file may take to load and answer its test rows."
     )
     load_memory_bytes: int = Field(
-        default=0, ge=0, le=2**50, description="Memory for trying a model file. 0: 1 GiB and 8 times the file's size."
+        default=0,
+        ge=0,
+        le=2**50,
+        description="Memory for trying a model file. 0: 384 MiB and 16 times its size, 40 times if it is compressed.",
     )
     nonfinite: Literal["null", "error"] = Field(
         default="null",

@@ -111,6 +111,10 @@ class Outputs:
     extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
 
+MAY_DIFFER = "its answers may differ"
+"""How a warning ends that only golden samples can answer."""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
     """What is known of a fitted model besides its signature.

@@ -60,7 +60,7 @@ class Constant:
 
 def loaded(signature):
     return LoadedModel(
-        name="constant", version="7", digest="0" * 64, size_bytes=1, model=Constant(signature), metadata={},
+        name="constant", version="7", digest="0" * 64, size_bytes=1, format="fake", model=Constant(signature), metadata={}, verification={},
         loaded_at=datetime.now(UTC), loaded_monotonic_s=time.monotonic(), cost=Cost(), trial=Trial(has_answered=True),
     )  # fmt: skip
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitserve.estimators.walk import final_step
-from fitserve.types import ModelFacts
+from fitserve.types import MAY_DIFFER, ModelFacts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -57,7 +57,7 @@ def facts_of(
         libraries[name] = (fitted_with.get(name, now if package == "sklearn" else None), now)
     for name, (then, now) in libraries.items():
         if then is not None and then != now and name != "numpy":
-            notes.append(f"fitted with {name} {then}, served with {now}: its answers may differ")
+            notes.append(f"fitted with {name} {then}, served with {now}: {MAY_DIFFER}")
     return ModelFacts(_kind(estimator), libraries, tuple(dict.fromkeys(notes)))
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
+from fitserve.types import MAY_DIFFER
+
 if TYPE_CHECKING:
     from fitserve.signature import Field, Signature
     from fitserve.store.catalog import LoadedModel
@@ -22,14 +24,25 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         "uptime_seconds": round(time.monotonic() - loaded.loaded_monotonic_s, 3),
         "digest": f"sha256:{loaded.digest}",
         "size_bytes": loaded.size_bytes,
+        "format": loaded.format,
         "is_ready": loaded.trial.has_answered,
         "features": [describe_field(field) for field in signature.inputs],
         "outputs": list(signature.outputs),
         "classes": classes[0] if classes and signature.n_outputs == 0 else classes,
         "libraries": {name: {"at_fit": at_fit, "now": now} for name, (at_fit, now) in facts.libraries.items()},
-        "warnings": list(facts.warnings),
+        "warnings": notes_of(loaded),
+        "verification": dict(loaded.verification),
         "metadata": dict(loaded.metadata),
     }
+
+
+def notes_of(loaded: LoadedModel) -> list[str]:
+    """What the operator should know of a model; of another library version, what its golden samples have shown."""
+    golden = loaded.verification.get("golden")
+    if not golden:
+        return list(loaded.model.facts.warnings)
+    proven = f"its {golden['n_rows']} golden samples are answered alike"
+    return [note.replace(MAY_DIFFER, proven) for note in loaded.model.facts.warnings]
 
 
 def describe_field(field: Field) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, ConflictError, UntrustedArtifactError
 from fitserve.formats.base import hooks_of
+from fitserve.store.describe import notes_of
 from fitserve.store.loading import load_artifact, stop, stop_when_unused
 from fitserve.store.repository import read_artifact
 from fitserve.store.verify import Verifier
@@ -79,7 +80,7 @@ class Lifecycle:
             loaded = load_model(self._path, self._verifier)
         except ArtifactError as exc:
             raise with_path(exc, self._path, self._verifier.policy) from exc
-        for note in loaded.model.facts.warnings:
+        for note in notes_of(loaded):
             logger.warning("%s: %s", loaded.name, note)
         if not loaded.trial.has_answered:
             logger.warning("%s is not ready before it has answered a real row: %s", loaded.name, loaded.trial.failure)

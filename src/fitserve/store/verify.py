@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import tempfile
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,12 +24,14 @@ from fitserve.store.describe import describe_model, example_request
 from fitserve.store.golden import replay, self_made_rows
 from fitserve.store.loading import extend_path, load_artifact
 from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
+from fitserve.trust.judge import require_pinned
 from fitserve.trust.policy import TrustPolicy, policy_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from fitserve.confine.sandbox import Confinement
+    from fitserve.formats.base import Model
     from fitserve.settings import Settings
     from fitserve.types import Artifact
 
@@ -76,6 +78,7 @@ class Verifier:
             ArtifactError: it cannot be loaded, crashed, did not end in time, or does not answer its
                 golden samples as when it was packed.
         """
+        require_pinned(artifact.digest, self.policy)  # before a child is made for it
         if (known := self.passed.get(identity(artifact))) is not None:
             return known
         return self.run("fitserve.store.verify:try_artifact", artifact)
@@ -141,6 +144,15 @@ def enter_with(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> tuple
     return artifact, policy, confinement
 
 
+def _failure(model: Model, rows: Sequence[Any]) -> str | None:
+    """What goes wrong when a model is asked rows that its signature takes; it may still serve others."""
+    try:
+        model.predict(model.signature.check(rows))
+    except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
+        return f"it raised {type(exc).__name__} on one of {len(rows)} rows made for it"
+    return None
+
+
 def try_artifact(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:
     """Do what :meth:`Verifier.verify` says, in the child."""
     artifact, policy, confinement = enter_with(request, blobs)
@@ -157,12 +169,13 @@ def try_artifact(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dic
         loaded.trial.has_answered = True
     elif loaded.trial.has_answered:
         rows = self_made_rows(loaded.model.signature)
-        loaded.model.predict(loaded.model.signature.check(rows))
-        report["n_self_made_rows"] = len(rows)
+        report |= {"n_self_made_rows": len(rows), "failure": _failure(loaded.model, rows)}
     report["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     # Facts hold times and numpy scalars of a model's own: they travel as the JSON that callers get.
     return {
         **report,
-        "model": orjson.loads(orjson.dumps(describe_model(loaded), option=orjson.OPT_SERIALIZE_NUMPY)),
+        "model": orjson.loads(
+            orjson.dumps(describe_model(replace(loaded, verification=report)), option=orjson.OPT_SERIALIZE_NUMPY)
+        ),
         "example": example_request(loaded),
     }

@@ -13,16 +13,23 @@ QUIET_MS = 300
 
 
 async def changes(path: Path) -> AsyncIterator[None]:
-    """Yield once whenever the file or its manifest has changed and been quiet for ``QUIET_MS``.
+    """Yield once whenever the model or its manifest has changed and been quiet for ``QUIET_MS``.
 
-    The folder is watched, not the file: most programs write another file and rename it.
+    Of a model that is a file its folder is watched: most programs write another file and rename it.
     """
     from watchfiles import awatch
 
     from fitserve.store.repository import MANIFEST_SUFFIX, model_stem
 
-    names = {path.name, model_stem(path) + MANIFEST_SUFFIX}
-    async for _ in awatch(
-        path.parent, watch_filter=lambda _, changed: changed.rpartition("/")[2] in names, recursive=False, step=QUIET_MS
-    ):
+    if path.is_dir():
+        watching = awatch(path, step=QUIET_MS)
+    else:
+        names = {path.name, model_stem(path) + MANIFEST_SUFFIX}
+        watching = awatch(
+            path.parent,
+            watch_filter=lambda _, changed: changed.rpartition("/")[2] in names,
+            recursive=False,
+            step=QUIET_MS,
+        )
+    async for _ in watching:
         yield
