@@ -13,23 +13,20 @@ QUIET_MS = 300
 
 
 async def changes(path: Path) -> AsyncIterator[None]:
-    """Yield once whenever the model or its manifest has changed and been quiet for ``QUIET_MS``.
+    """Yield once whenever the model or its manifest has changed and been quiet for ``QUIET_MS``."""
+    async for _ in _watch(path):
+        yield
 
-    Of a model that is a file its folder is watched: most programs write another file and rename it.
-    """
+
+def _watch(path: Path) -> AsyncIterator[object]:
     from watchfiles import awatch
 
     from fitserve.store.repository import MANIFEST_SUFFIX, model_stem
 
     if path.is_dir():
-        watching = awatch(path, step=QUIET_MS)
-    else:
-        names = {path.name, model_stem(path) + MANIFEST_SUFFIX}
-        watching = awatch(
-            path.parent,
-            watch_filter=lambda _, changed: changed.rpartition("/")[2] in names,
-            recursive=False,
-            step=QUIET_MS,
-        )
-    async for _ in watching:
-        yield
+        return awatch(path, step=QUIET_MS)
+    # The folder is watched, not the file: most programs write another file and rename it.
+    names = {path.name, model_stem(path) + MANIFEST_SUFFIX}
+    return awatch(
+        path.parent, watch_filter=lambda _, changed: changed.rpartition("/")[2] in names, recursive=False, step=QUIET_MS
+    )

@@ -1,0 +1,28 @@
+"""A model that is being worked on is noticed when it has changed, be it a file or a folder."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from fitserve.store.watcher import changes
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("watched", "changed"), [("m.joblib", "m.joblib"), ("m.joblib", "m.manifest.toml"), ("package", "package/model/x")]
+)
+async def test_a_change_is_noticed(watched, changed, tmp_path):
+    (tmp_path / "package/model").mkdir(parents=True)
+    (tmp_path / "m.joblib").write_bytes(b"1")
+    notice = asyncio.ensure_future(anext(aiter(changes(tmp_path / watched))))
+    n_written = 0
+
+    while not notice.done():  # the watch begins when it begins
+        n_written += 1
+        await asyncio.to_thread((tmp_path / changed).write_text, str(n_written))
+        await asyncio.wait([notice], timeout=1.0)
+
+    assert notice.result() is None
