@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ QUIET_MS = 300
 
 async def changes(path: Path) -> AsyncIterator[None]:
     """Yield once whenever the model or its manifest has changed and been quiet for ``QUIET_MS``."""
-    async for _ in _watch(path):
+    async for _ in await asyncio.to_thread(_watch, path):
         yield
 
 
