@@ -50,7 +50,6 @@ def test_what_was_written_is_printed_as_json(models, tmp_path):
         (["--version", "1 2"], 2, "--version: '1 2' is none"),
         (["--classes", "only"], 2, "at least two different labels"),
         (["--examples", "none.csv"], 1, "none.csv does not exist"),
-        (["--trust", "data"], 1, "which can run code when it is loaded"),
         (["--trust", "everything"], 2, "trust: "),
     ],
 )
@@ -60,6 +59,15 @@ def test_a_wrong_call_is_told_in_one_line(models, tmp_path, words, status, told)
     assert run.returncode == status
     assert told in run.stderr
     assert run.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_model_that_is_not_trusted_is_told_with_what_would_let_it(models, tmp_path):
+    run = fitserve("pack", models / "iris_v1.2.3.joblib", "--out", "out", "--trust", "data", cwd=tmp_path)
+
+    assert run.returncode == 1
+    assert "which can run code when it is loaded" in run.stderr
+    assert "--trust allowlist" in run.stderr
     assert not (tmp_path / "out").exists()
 
 

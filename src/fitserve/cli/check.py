@@ -58,9 +58,8 @@ def verify_path(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
         SettingsError: a flag is wrong.
         ArtifactError: it cannot be served; the text names the path and what could be done.
     """
-    from fitserve.store.lifecycle import with_path
     from fitserve.store.repository import read_artifact
-    from fitserve.store.verify import verifier_of
+    from fitserve.store.verify import verifier_of, with_path
 
     verifier = verifier_of(read_settings(flags)[0])
     try:

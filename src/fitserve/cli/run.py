@@ -88,9 +88,8 @@ def _serve_here(
 
 def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_card: bool) -> None:
     from fitserve.confine.child import shared_template
-    from fitserve.store.lifecycle import with_path
     from fitserve.store.repository import read_artifact
-    from fitserve.store.verify import identity, verifier_of
+    from fitserve.store.verify import identity, verifier_of, with_path
     from fitserve.supervisor.supervisor import Supervisor
 
     assert settings.model_path is not None  # serve_forever has looked

@@ -72,7 +72,7 @@ def _trusted_path(artifact: Artifact, policy: TrustPolicy) -> Path | None:
     if policy.level != "data":
         reason = (
             "is Python code, which runs when it is loaded: if it is yours, name the folder that it lies in: "
-            f"--code-path DIR; or pin these bytes: --pin sha256:{artifact.digest}"
+            "--code-path DIR"
         )
     raise UntrustedArtifactError(reason, digest=artifact.digest)
 

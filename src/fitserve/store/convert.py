@@ -18,7 +18,7 @@ from fitserve.errors import ArtifactError, SettingsError, UntrustedArtifactError
 from fitserve.formats import identify
 from fitserve.formats.base import require
 from fitserve.store.repository import read_artifact
-from fitserve.store.verify import enter_with
+from fitserve.store.verify import enter_with, with_path
 from fitserve.trust.judge import require_vouched
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact
@@ -59,7 +59,7 @@ def convert(source: Path, out: Path, *, verifier: Verifier, is_forced: bool = Fa
         artifact = read_artifact(source)
         answer = verifier.run("fitserve.store.convert:convert_task", artifact, target=target)
     except ArtifactError as exc:
-        raise exc.reworded(f"{source} {exc}") from exc
+        raise with_path(exc, source, verifier.policy) from exc
     data = base64.b64decode(answer.pop("data"))
     _write(out, data)
     return {**answer, "digest": f"sha256:{hashlib.sha256(data).hexdigest()}", "size_bytes": len(data)}

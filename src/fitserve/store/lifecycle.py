@@ -8,20 +8,18 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from fitserve.errors import ArtifactError, ConflictError, UntrustedArtifactError
+from fitserve.errors import ArtifactError, ConflictError
 from fitserve.formats.base import hooks_of
 from fitserve.store.describe import notes_of
 from fitserve.store.loading import load_artifact, stop, stop_when_unused
 from fitserve.store.repository import read_artifact
-from fitserve.store.verify import Verifier
-from fitserve.trust.judge import remedies
+from fitserve.store.verify import Verifier, with_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from fitserve.store.catalog import Catalog, LoadedModel
-    from fitserve.trust.policy import TrustPolicy
 
 logger = logging.getLogger(__name__)
 
@@ -35,14 +33,6 @@ def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
     """
     artifact, verifier = read_artifact(path), verifier or Verifier()
     return load_artifact(artifact, verifier.policy, report=verifier.verify(artifact))
-
-
-def with_path(error: ArtifactError, path: Path, policy: TrustPolicy) -> ArtifactError:
-    """The same error in the operator's words: with the path, and what could be done."""
-    text = f"{path} {error}"
-    if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path), policy.level)):
-        text = "\n  ".join([f"{text}\nIf you trust this file, any of these lets it be served:", *commands])
-    return error.reworded(text)
 
 
 class Lifecycle:

@@ -23,7 +23,7 @@ from fitserve.store.loading import load_artifact
 from fitserve.store.manifest import PACKAGE_MANIFEST, InputEntry, PackageManifest
 from fitserve.store.message import artifact_of, policy_of_message
 from fitserve.store.repository import read_artifact
-from fitserve.store.verify import enter_with
+from fitserve.store.verify import enter_with, with_path
 from fitserve.types import Golden
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from fitserve.formats.base import Model
     from fitserve.store.catalog import LoadedModel
     from fitserve.store.verify import Verifier
+    from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
 
 GOLDEN_ROWS = 100
@@ -76,7 +77,7 @@ def pack(source: Path, out: Path, *, examples: Path | None, wanted: Wanted, veri
             the path that it speaks of.
     """
     is_replacing = _is_package(out, is_forced=wanted.is_forced)
-    with _named(source):
+    with _named(source, verifier.policy):
         artifact = read_artifact(source, takes_external=True)
         declared = replace(artifact.declared, classes=wanted.classes or artifact.declared.classes)
         artifact = replace(
@@ -89,14 +90,14 @@ def pack(source: Path, out: Path, *, examples: Path | None, wanted: Wanted, veri
         )
     rows = None
     if examples is not None:
-        with _named(examples):
+        with _named(examples, verifier.policy):
             rows = read_examples(examples)
     given = {"rows": None if rows is None else asdict(rows), "n_rows": min(wanted.n_rows, MAX_GOLDEN_ROWS)}
-    with _named(source):
+    with _named(source, verifier.policy):
         answer = verifier.run("fitserve.store.package:pack_task", artifact, **given)
     files = _contents(artifact, answer)
     write_folder(out, files, is_replacing=is_replacing)
-    with _named(out):
+    with _named(out, verifier.policy):
         packed = read_artifact(out)
         # Whatever vouched for the model vouches for its package, which has been made of the same bytes just now.
         policy = verifier.policy
@@ -120,12 +121,12 @@ def pack(source: Path, out: Path, *, examples: Path | None, wanted: Wanted, veri
 
 
 @contextlib.contextmanager
-def _named(path: Path) -> Any:
+def _named(path: Path, policy: TrustPolicy) -> Any:
     """Put the path before the text of an error, for the operator."""
     try:
         yield
     except ArtifactError as exc:
-        raise exc.reworded(f"{path} {exc}") from exc
+        raise with_path(exc, path, policy) from exc
 
 
 def pack_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:

@@ -17,14 +17,14 @@ import orjson
 
 from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
-from fitserve.errors import ArtifactError
+from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.formats import identify
 from fitserve.store import PRELOAD
 from fitserve.store.describe import describe_model, example_request
 from fitserve.store.golden import replay, self_made_rows
 from fitserve.store.loading import extend_path, load_artifact
 from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
-from fitserve.trust.judge import require_pinned
+from fitserve.trust.judge import remedies, require_pinned
 from fitserve.trust.policy import TrustPolicy, policy_of
 
 if TYPE_CHECKING:
@@ -110,6 +110,14 @@ def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | No
         destinations=settings.destinations,
         passed=passed or {},
     )
+
+
+def with_path(error: ArtifactError, path: Path, policy: TrustPolicy) -> ArtifactError:
+    """The same error in the operator's words: with the path, and what could be done."""
+    text = f"{path} {error}"
+    if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path), policy.level)):
+        text = "\n  ".join([f"{text}\nIf you trust this file, any of these lets it be served:", *commands])
+    return error.reworded(text)
 
 
 def identity(artifact: Artifact) -> str:
