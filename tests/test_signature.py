@@ -141,6 +141,8 @@ CLOSED = {
     "numbers": ("number", (1, 2.5), [1, 1.0, 2.5], [True, 2, 0.99]),
     "numbers beside booleans": ("numeric", (1, False), [1.0, False], [True, 0, 0.0]),
     "booleans": ("boolean", (True,), [True], [False]),
+    "booleans that may be numbers": ("numeric", (0.0, 1.0), [True, False, 1, 0.0], [2, "1"]),
+    "one boolean that may be a number": ("numeric", (1.0,), [True, 1], [False, 0]),
     "booleans that an encoder kept as numbers": ("boolean", (0, 1), [True, False], [1, 0]),
     "all sorts": ("any", ("1", 1, True), ["1", 1.0, True], ["true", 0, False]),
     "texts": ("string", ("é", ""), ["é", ""], ["e\u0301", "é\x00", "\ud800", "é" * 100_000]),

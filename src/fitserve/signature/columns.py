@@ -55,10 +55,14 @@ class Column:
         self._known: frozenset[Any] | None = None
         self._known_booleans: frozenset[Any] = frozenset()
         if categories is not None:
-            # true equals 1 and false 0 in Python: kept apart, unless the column holds nothing but booleans.
-            is_boolean = field.kind == "boolean"
+            # true equals 1 and false 0 in Python: kept apart, unless the column holds nothing but booleans,
+            # or those that became numbers, as pandas' nullable ones do.
+            has_booleans = any(isinstance(one, bool) for one in categories)
+            is_same = field.kind == "boolean" or (field.kind == "numeric" and not has_booleans)
             self._known = frozenset(one for one in categories if not isinstance(one, bool))
-            self._known_booleans = frozenset(bool(one) for one in categories if isinstance(one, bool) or is_boolean)
+            self._known_booleans = frozenset(
+                bool(one) for one in categories if isinstance(one, bool) or (is_same and one in {0, 1})
+            )
 
     def array(self, values: Sequence[Any]) -> NDArray[Any] | None:
         """Float64 for numbers, datetime64 for dates, else objects; None when a value does not fit.
