@@ -83,6 +83,25 @@ def test_boosters_tell_their_categories(model, origin, is_closed):
         )
 
 
+@pytest.mark.parametrize("unknown", ["a", "g", "fitserve", "zebra"])
+def test_xgboost_is_given_no_unknown_category_though_it_takes_some_for_others(unknown):
+    sexes = pd.DataFrame({"fare": T.fare, "sex": T.sex.astype("category")})
+    served = snapshot(XGBClassifier(enable_categorical=True, **SMALL).fit(sexes, target()))
+
+    with pytest.raises(InvalidInputError, match="column 'sex': wanted one of: female, male; came an unknown category"):
+        served.signature.check([{"fare": 1.0, "sex": unknown}])
+
+
+def test_a_nullable_boolean_that_an_encoder_saw_as_floats_takes_booleans():
+    table = pd.DataFrame({"b": pd.array([True, False, None, True] * 40, dtype="boolean")})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table, target())
+    served = snapshot(model)
+
+    np.testing.assert_array_equal(
+        served.predict(served.signature.check(records(table))).probabilities[0], model.predict_proba(table)
+    )
+
+
 def test_ordered_categories_of_lightgbm_find_their_columns():
     sizes = np.random.default_rng(1).choice(["small", "large", "huge"], len(T))
     ordered = pd.Categorical(sizes, categories=["small", "large", "huge"], ordered=True)
@@ -103,6 +122,8 @@ def test_categories_of_catboost_are_integers_and_strings_whatever_json_makes_of_
     served = snapshot(model)
     rows = records(table[:9])
 
+    huge = served.signature.check([{**rows[0], "pclass": 1e30, "sex": -1e19}])
+    assert len(served.predict(huge).predictions) == 1
     for spelt in (
         rows,
         [{**row, "pclass": float(row["pclass"])} for row in rows],

@@ -121,7 +121,7 @@ def _xgboost_columns(step: Any) -> list[Column]:
     columns = []
     for i, (name, kind) in enumerate(zip(names, kinds, strict=True)):
         if kind == "c" and i in categories:
-            columns.append(level_column(name, categories[i], origin))
+            columns.append(level_column(name, categories[i], origin, is_closed=True))
         elif kind == "i":
             columns.append(Column(Field(name, "boolean", is_nullable=True, learnt_from=origin), is_float=True))
         else:

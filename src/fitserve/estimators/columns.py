@@ -71,10 +71,10 @@ def category_column(name: str, values: NDArray[Any], origin: str, *, is_closed: 
     return Column(field, known=values, null=None if None in everything else NO_NUMBER)
 
 
-def level_column(name: str, levels: Sequence[Any], origin: str) -> Column:
+def level_column(name: str, levels: Sequence[Any], origin: str, *, is_closed: bool = False) -> Column:
     """A column that was of pandas' category type at fitting."""
     labels = tuple(level.item() if isinstance(level, np.generic) else level for level in levels)
-    field = Field(name, kind_of(labels), is_nullable=True, categories=labels, learnt_from=origin)
+    field = Field(name, kind_of(labels), is_nullable=True, categories=labels, is_closed=is_closed, learnt_from=origin)
     return Column(field, levels=labels)
 
 

@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from fitserve.signature import Inputs
 
 
+MAX_WHOLE = 2.0**63
+"""No whole number this large is an integer to a library that has 64 bits for it."""
+
+
 class FittedTable:
     """Makes tables like the one that an estimator was fitted on.
 
@@ -105,7 +109,8 @@ def _objects(values: Sequence[Any]) -> NDArray[Any]:
 def _hashable(value: Any) -> Any:
     """A category as CatBoost takes it: it refuses floats, and reads 3 and "3" as the same."""
     if isinstance(value, float) and not is_missing(value):
-        return int(value) if value.is_integer() else str(value)
+        # CatBoost makes 64-bit integers of integers.
+        return int(value) if value.is_integer() and abs(value) < MAX_WHOLE else str(value)
     return value
 
 

@@ -65,12 +65,15 @@ class Trials:
         return tuple(replace(field, is_nullable=field.name in nullable) for field in self._inputs)
 
     def _with_unknown(self) -> tuple[Field, ...]:
-        """Columns of known categories, closed where any other is an error of the model."""
-        unclear = [field for field in self._inputs if _unknown_category(field) is not None]
+        """Columns of known categories, closed where any other is an error of the model.
+
+        What its parts refuse by their own word stays closed: XGBoost's search takes some unknown categories for others.
+        """
+        unclear = [f for f in self._inputs if not f.is_closed and _unknown_category(f) is not None]
         opened = self._accepting(unclear, _unknown_category)
+        closed = {field.name for field in self._inputs if field.is_closed or field in unclear} - opened
         return tuple(
-            replace(field, is_closed=field in unclear and field.name not in opened and field.kind != "datetime")
-            for field in self._inputs
+            replace(field, is_closed=field.name in closed and field.kind != "datetime") for field in self._inputs
         )
 
     def _with_magnitudes(self) -> tuple[Field, ...]:
