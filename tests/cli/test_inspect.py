@@ -7,8 +7,13 @@ import io
 import json
 import subprocess
 
+import joblib
+import pandas as pd
 from e2e import servers
 from rich.console import Console
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder
 
 from fitserve.cli.inspect import print_facts
 
@@ -137,3 +142,14 @@ def test_what_is_no_model_is_told_in_one_line(tmp_path):
     assert (missing.returncode, missing.stderr) == (1, "fitserve: none.pkl does not exist\n")
     assert empty.returncode == 1
     assert "empty is a folder in which no model was found" in empty.stderr
+
+
+def test_what_a_model_says_does_not_steer_the_terminal(tmp_path):
+    table = pd.DataFrame({"plan": ["\x1b]0;owned\x07free", "[bold]pro"] * 5})
+    model = make_pipeline(OneHotEncoder(), LogisticRegression()).fit(table, [0, 1] * 5)
+    joblib.dump(model, tmp_path / "m_v1.joblib")
+
+    shown = fitserve("inspect", tmp_path / "m_v1.joblib").stdout + fitserve("check", tmp_path / "m_v1.joblib").stdout
+
+    assert "\x1b" not in shown
+    assert "[bold]pro" in shown

@@ -43,6 +43,8 @@ def _root(
 
 
 def refuse(error: FitserveError) -> typer.Exit:
-    """Say in one line why the command cannot do its work; to be raised."""
-    typer.echo(f"fitserve: {error}", err=True)
+    """Say why the command cannot do its work, in one line and what could be done in others; to be raised."""
+    from fitserve.observe.logs import printable
+
+    typer.echo("\n".join(map(printable, f"fitserve: {error}".split("\n"))), err=True)
     return typer.Exit(EXIT_USAGE if isinstance(error, SettingsError) else EXIT_REFUSED)

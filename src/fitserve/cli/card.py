@@ -6,6 +6,8 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from fitserve.observe.logs import printable
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -16,17 +18,16 @@ MOST_FEATURES = 40
 
 def print_model(console: Console, facts: Mapping[str, Any]) -> None:
     """Print the facts of a model, as :func:`~fitserve.store.describe.describe_model` has them."""
-    from rich.markup import escape
     from rich.table import Table
 
     is_ready = "" if facts["is_ready"] else "  [yellow]not ready: it has not answered a test row[/yellow]"
-    console.print(f"[bold]{escape(facts['name'])} {escape(facts['version'])}[/bold]  {facts['model_type']}{is_ready}")
+    console.print(f"[bold]{safe(facts['name'])} {safe(facts['version'])}[/bold]  {facts['model_type']}{is_ready}")
     libraries = ", ".join(f"{name} {versions['now']}" for name, versions in facts["libraries"].items())
     console.print(f"{facts['digest'][:19]}…  {facts['size_bytes']:,} bytes  {libraries}")
     for warning in facts["warnings"]:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        console.print(f"[yellow]warning:[/yellow] {safe(warning)}")
     if facts["classes"] is not None:
-        console.print(f"classes: {escape(shorten(json.dumps(facts['classes'])))}")
+        console.print(f"classes: {safe(shorten(json.dumps(facts['classes'])))}")
     if not facts["features"]:
         console.print("features: the model does not tell; rows of numbers are passed on as they come")
         return
@@ -34,7 +35,7 @@ def print_model(console: Console, facts: Mapping[str, Any]) -> None:
     for feature in facts["features"][:MOST_FEATURES]:
         categories = "" if feature["categories"] is None else shorten(", ".join(map(str, feature["categories"])))
         null = "yes" if feature["is_nullable"] else "no"
-        table.add_row(*map(escape, (feature["name"], feature["kind"], null, categories, feature["learnt_from"])))
+        table.add_row(*map(safe, (feature["name"], feature["kind"], null, categories, feature["learnt_from"])))
     console.print(table)
     if len(facts["features"]) > MOST_FEATURES:
         console.print(f"… and {len(facts['features']) - MOST_FEATURES} more: see /model/info")
@@ -42,14 +43,12 @@ def print_model(console: Console, facts: Mapping[str, Any]) -> None:
 
 def print_verification(console: Console, report: Mapping[str, Any]) -> None:
     """Print what trying a model has shown, as :meth:`~fitserve.store.verify.Verifier.verify` reports it."""
-    from rich.markup import escape
-
     if (golden := report["golden"]) is not None:
         outputs = ", ".join(f"{output['name']} within {output['largest_abs']:.2g}" for output in golden["outputs"])
-        console.print(f"golden samples: {golden['n_rows']} rows answered as when it was packed ({escape(outputs)})")
+        console.print(f"golden samples: {golden['n_rows']} rows answered as when it was packed ({safe(outputs)})")
     elif report["model"]["is_ready"]:
         console.print(f"no golden samples (`fitserve pack` makes them); it answered {report['n_self_made_rows']} rows")
-    console.print(f"tried confined: {escape(report['confinement'])}, {report['peak_memory_bytes'] // 2**20} MiB")
+    console.print(f"tried confined: {safe(report['confinement'])}, {report['peak_memory_bytes'] // 2**20} MiB")
 
 
 def print_urls(console: Console, url: str, example: Mapping[str, Any] | None) -> None:
@@ -61,6 +60,13 @@ def print_urls(console: Console, url: str, example: Mapping[str, Any] | None) ->
         console.print("\nTry it:\n")
         console.print(curl(url, example), soft_wrap=True, markup=False, highlight=False)
     console.print("\nCtrl-C stops it.", style="dim")
+
+
+def safe(text: str) -> str:
+    """A text that comes out of a model, for a terminal: without markup, and without characters that steer it."""
+    from rich.markup import escape
+
+    return escape(printable(text))
 
 
 def curl(url: str, example: Mapping[str, Any]) -> str:

@@ -60,30 +60,31 @@ def inspect(
 
 def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
     """Print what :func:`~fitserve.store.inspection.inspect_model` tells."""
-    from rich.markup import escape
+    from fitserve.cli.card import safe
 
     model = facts["model"]
-    kind = "" if model is None else f"  {escape(model['model_type'])}"
-    console.print(f"[bold]{escape(facts['name'])} {escape(facts['version'])}[/bold]{kind}  {facts['format']}")
+    kind = "" if model is None else f"  {safe(model['model_type'])}"
+    console.print(f"[bold]{safe(facts['name'])} {safe(facts['version'])}[/bold]{kind}  {facts['format']}")
     console.print(facts["digest"], highlight=False, soft_wrap=True)
     if model is not None:
         _print_model(console, model)
     for name, value in facts["metadata"].items():
-        console.print(f"{escape(name)}: {escape(str(value))}", highlight=False)
+        console.print(f"{safe(name)}: {safe(str(value))}", highlight=False)
     _print_files(console, facts)
     _print_trust(console, facts["trust"])
     if model is not None:
         trial = model["trial"]
-        told = "[green]answered[/green]" if trial["failure"] is None else f"[red]{escape(trial['failure'])}[/red]"
+        told = "[green]answered[/green]" if trial["failure"] is None else f"[red]{safe(trial['failure'])}[/red]"
         console.print(f"trial: {trial['rows']} {trial['rows_are']} rows: {told}")
 
 
 def _print_model(console: Console, model: Mapping[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Table
 
+    from fitserve.cli.card import safe
+
     for warning in model["warnings"]:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        console.print(f"[yellow]warning:[/yellow] {safe(warning)}")
     table = Table("feature", "kind", "null", "categories", "others", "learnt from")
     for feature in model["features"]:
         known = feature["categories"]
@@ -91,14 +92,14 @@ def _print_model(console: Console, model: Mapping[str, Any]) -> None:
         others = "" if known is None else "refused" if feature["is_closed"] else "taken"
         null = "yes" if feature["is_nullable"] else "no"
         cells = (feature["name"], feature["kind"], null, categories, others, feature["learnt_from"])
-        table.add_row(*map(escape, cells))
+        table.add_row(*map(safe, cells))
     if model["features"]:
         console.print(table)
     else:
         console.print("features: the model does not tell; rows of numbers are passed on as they come")
     console.print(f"outputs: {', '.join(model['outputs'])}", highlight=False)
     for labels in model["classes"] or ():
-        console.print(f"classes: {escape(_shorten(json.dumps(labels, ensure_ascii=False)))}", highlight=False)
+        console.print(f"classes: {safe(_shorten(json.dumps(labels, ensure_ascii=False)))}", highlight=False)
     libraries = (
         f"{name} {at['now']}" + (f" (fitted with {at['at_fit']})" if at["at_fit"] not in {None, at["now"]} else "")
         for name, at in model["libraries"].items()
@@ -107,12 +108,13 @@ def _print_model(console: Console, model: Mapping[str, Any]) -> None:
 
 
 def _print_files(console: Console, facts: Mapping[str, Any]) -> None:
-    from rich.markup import escape
     from rich.table import Table
+
+    from fitserve.cli.card import safe
 
     table = Table("file", "bytes", "sha256")
     for path, about in list(facts["files"].items())[:MOST_FILES]:
-        table.add_row(escape(path), f"{about['bytes']:,}", f"{about['sha256'][:16]}…")
+        table.add_row(safe(path), f"{about['bytes']:,}", f"{about['sha256'][:16]}…")
     console.print(table)
     if len(facts["files"]) > MOST_FILES:
         console.print(f"… and {len(facts['files']) - MOST_FILES} more: see --json")
@@ -121,15 +123,15 @@ def _print_files(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def _print_trust(console: Console, trust: Mapping[str, Any]) -> None:
-    from rich.markup import escape
+    from fitserve.cli.card import safe
 
     can = {True: "can run code when it is loaded", False: "holds no code", None: "is judged by the flavour inside"}
     pinned = ", pinned" if trust["is_pinned"] else ""
     console.print(f"trust: the format {can[trust['holds_code']]}; level {trust['level']}{pinned}", highlight=False)
     if trust["refusal"] is not None:
-        console.print(f"[red]not trusted:[/red] {escape(trust['refusal'])}", highlight=False)
+        console.print(f"[red]not trusted:[/red] {safe(trust['refusal'])}", highlight=False)
         for line in trust["remedies"]:
-            console.print(f"  {escape(line)}", highlight=False, soft_wrap=True)
+            console.print(f"  {safe(line)}", highlight=False, soft_wrap=True)
 
 
 def _shorten(text: str, length: int = 60) -> str:

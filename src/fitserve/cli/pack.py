@@ -74,21 +74,22 @@ def _print(written: Mapping[str, Any], out: Path, *, is_json: bool) -> None:
         typer.echo(orjson.dumps(written, option=orjson.OPT_INDENT_2).decode())
         return
     from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from fitserve.cli.card import safe
+
     console = Console()
-    console.print(f"[bold]{escape(written['name'])} {escape(written['version'])}[/bold]  {written['format']}  {out}")
+    console.print(f"[bold]{safe(written['name'])} {safe(written['version'])}[/bold]  {written['format']}  {out}")
     table = Table("file", "bytes")
     for name, size in written["files"].items():
-        table.add_row(escape(name), f"{size:,}")
+        table.add_row(safe(name), f"{size:,}")
     console.print(table)
     outputs = ", ".join(output["name"] for output in written["golden"]["outputs"])
     console.print(f"{written['n_rows']} golden samples of {written['rows_are']}: {outputs}; replayed, and the same.")
     if written["left_out"]:
-        console.print(f"Left out, because the model does not take them: {escape(', '.join(written['left_out']))}")
+        console.print(f"Left out, because the model does not take them: {safe(', '.join(written['left_out']))}")
     for warning in written["warnings"]:
-        console.print(f"[yellow]warning:[/yellow] {escape(warning)}")
+        console.print(f"[yellow]warning:[/yellow] {safe(warning)}")
     console.print(f"\npin it:  --pin {written['digest']}", soft_wrap=True)
     console.print(f"serve it:  fitserve run {out}", soft_wrap=True, highlight=False)
 
