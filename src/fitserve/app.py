@@ -129,6 +129,7 @@ class FitserveApp(FastAPI):
         )
         self._is_standalone = is_standalone
         self._is_watching = is_watching
+        self._is_folder = model_path is not None and model_path.is_dir()
         self._openapi_key: Any = None
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
         super().__init__(
@@ -270,7 +271,7 @@ class FitserveApp(FastAPI):
         """Reload whenever the file has changed."""
         path = self.services.lifecycle.path
         assert path is not None  # only a file is watched
-        async for _ in changes(path):
+        async for _ in changes(path, is_folder=self._is_folder):
             await self._reload()
 
     async def _reload(self) -> None:

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.anyio
 async def test_a_change_is_noticed(watched, changed, tmp_path):
     (tmp_path / "package/model").mkdir(parents=True)
     (tmp_path / "m.joblib").write_bytes(b"1")
-    notice = asyncio.ensure_future(anext(aiter(changes(tmp_path / watched))))
+    notice = asyncio.ensure_future(anext(aiter(changes(tmp_path / watched, is_folder=watched == "package"))))
     n_written = 0
 
     while not notice.done():  # the watch begins when it begins
