@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+import watchfiles  # noqa: F401 - imported here, where it may block
 
 from fitserve.store.watcher import changes
 
