@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from fitserve.store.repository import MANIFEST_SUFFIX, model_stem
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
@@ -18,8 +20,6 @@ async def changes(path: Path, *, is_folder: bool) -> AsyncIterator[None]:
     Of a model that is a file its folder is watched: most programs write another file and rename it.
     """
     from watchfiles import awatch
-
-    from fitserve.store.repository import MANIFEST_SUFFIX, model_stem
 
     names = {path.name, model_stem(path) + MANIFEST_SUFFIX}
     async for _ in awatch(
