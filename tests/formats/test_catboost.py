@@ -25,6 +25,21 @@ def test_labels_are_those_of_the_fitting(labels):
     assert {type(label) for label in predictions} == {type(labels[0])}
 
 
+@pytest.mark.parametrize(
+    "loss", ["RMSE", "Poisson", "Tweedie:variance_power=1.5", "RMSEWithUncertainty", "MultiQuantile:alpha=0.1,0.9"]
+)
+def test_a_regression_answers_as_the_model_that_was_fitted(loss):
+    import catboost
+
+    counts = np.floor(np.abs(_matrix()[:, 0]) * 3)
+    model = catboost.CatBoostRegressor(loss_function=loss, **COMMON_CATBOOST).fit(_matrix(), counts)
+    served = FORMAT.load(artifact_of(model._serialize_model()), TrustPolicy())
+
+    outputs = served.predict(served.signature.check(_matrix()[:20].tolist()))
+
+    np.testing.assert_allclose(outputs.predictions, model.predict(_matrix()[:20]))
+
+
 def test_a_ranking_gives_values():
     import catboost
 

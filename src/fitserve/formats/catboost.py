@@ -56,13 +56,15 @@ def load(artifact: Artifact, policy: TrustPolicy) -> EstimatorModel:  # noqa: AR
 def _load(catboost: Any, data: bytes) -> Any:
     loaded = catboost.CatBoost()
     loaded.load_model(blob=data)
-    loss = str(loaded.get_all_params().get("loss_function", "")).partition(":")[0]
+    objective = str(loaded.get_all_params().get("loss_function", ""))
+    loss = objective.partition(":")[0]
     if loss in _CLASSIFIERS:
         estimator = catboost.CatBoostClassifier()
     elif loaded._is_ranking_objective(loss):  # noqa: SLF001 - CatBoost says it nowhere else
         estimator = catboost.CatBoostRanker()
     else:
-        estimator = catboost.CatBoostRegressor()
+        # By the parameter it answers Poisson and Tweedie with values, and not with their logarithms.
+        estimator = catboost.CatBoostRegressor(loss_function=objective or None)
     estimator.load_model(blob=data)
     return estimator
 
