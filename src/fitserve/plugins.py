@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -21,12 +22,17 @@ def discover(package: ModuleType, kind: type[T], constant: str) -> list[T]:
         TypeError: a module exports the constant, but of another type.
     """
     found: list[T] = []
-    for info in pkgutil.iter_modules(package.__path__):
-        part = getattr(importlib.import_module(f"{package.__name__}.{info.name}"), constant, None)
-        if part is None:
-            continue
+    for module, part in _parts(package, constant):
         if not isinstance(part, kind):
-            msg = f"{package.__name__}.{info.name}.{constant} is a {type(part).__name__}, not a {kind.__name__}"
+            msg = f"{module}.{constant} is a {type(part).__name__}, not a {kind.__name__}"
             raise TypeError(msg)
         found.append(part)
     return found
+
+
+@cache
+def _parts(package: ModuleType, constant: str) -> list[tuple[str, object]]:
+    """The constants of the modules that have one, by the name of the module. Looked for once."""
+    names = [f"{package.__name__}.{info.name}" for info in pkgutil.iter_modules(package.__path__)]
+    parts = ((name, getattr(importlib.import_module(name), constant, None)) for name in names)
+    return [(name, part) for name, part in parts if part is not None]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 
 import pytest
-import watchfiles  # noqa: F401 - imported here, where it may block
 
+from fitserve.store.repository import model_stem
 from fitserve.store.watcher import changes
+
+model_stem(Path("m.joblib"))  # what it needs is looked up here, where that may block
 
 pytestmark = pytest.mark.anyio
 
