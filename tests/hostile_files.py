@@ -153,6 +153,7 @@ def indirections(marker: str) -> dict[str, bytes]:
         "dotted method": file(
             call(name("sklearn.linear_model._logistic", "LogisticRegression.__init__.__globals__"), text(touch))
         ),
+        "dotted name that is there": file(call(name("sklearn.datasets._base", "os.system"), text(touch))),
         "re-export of os": file(call(name("sklearn.utils.os", "system"), text(touch))),
         "re-export of joblib": file(call(name("sklearn.utils._joblib", "load"), text(marker))),
         "re-export of numbers": file(call(name("sklearn.utils.validation", "warnings"), text(touch))),
@@ -162,6 +163,7 @@ def indirections(marker: str) -> dict[str, bytes]:
         "nested _pickle.loads": file(call(name("_pickle", "loads"), b"B" + struct.pack("<I", len(inner)) + inner)),
         "numpy.load": file(call(name("numpy", "load"), text(marker))),
         "partial": file(call(build(partial, state), text(touch))),
+        "partial of all": file(call(build(partial, state))),
         "partial kept": file(build(partial, state)),
         "methodcaller": file(call(caller, call(name("importlib", "import_module"), text("os")))),
         "attrgetter": file(call(name("operator", "attrgetter"), text("system"))),

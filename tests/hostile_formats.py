@@ -1,14 +1,18 @@
-"""Hostile files that are no pickles: data formats, special files and folders. Their payloads would touch a marker."""
+"""Hostile files that are no pickles: data formats and code by other names. Their payloads would touch a marker."""
 
 from __future__ import annotations
 
+import functools
 import io
+import json
 import os
 import pickle
+import re
 import struct
 import zipfile
 from pathlib import Path
 
+import joblib
 import numpy as np
 import skops.io
 from onnx import TensorProto, helper
@@ -32,40 +36,68 @@ def fitted(**options) -> LogisticRegression:
     return LogisticRegression(max_iter=1000, **options).fit(*load_iris(return_X_y=True))
 
 
-def build(folder: Path, marker: Path) -> dict[str, Path]:
-    """Write one of each into ``folder`` and return the paths to serve, by name."""
-    files = {f"onnx-{name}.onnx": data for name, data in onnx_files().items()}
-    files |= {f"skops-{name}.skops": data for name, data in skops_files(marker).items()}
-    files |= {f"npy-{name}.joblib": data for name, data in npy_files(marker).items()}
+def files(marker: Path) -> dict[str, bytes]:
+    """Each file by its name."""
     good = pickle.dumps(fitted())
-    files |= {
+    call = f"open({str(marker)!r}, 'w').close()"
+    groups = {"onnx": onnx_files(), "skops": skops_files(marker), "npy": npy_files(marker), "native": native_files()}
+    found = {f"{kind}-{name}": data for kind, group in groups.items() for name, data in group.items()}
+    return found | {
         "empty.joblib": b"",
         "truncated.joblib": good[: len(good) // 2],
         "flipped.joblib": good[:2] + bytes([good[2] ^ 0xFF]) + good[3:],
-        "text.joblib": b"import os; os.system('touch " + str(marker).encode() + b"')\n",
+        "text.joblib": f"{call}\n".encode(),
+        "class.py": f"{call}\nclass Model:\n    features = {{'a': 'number'}}\n    def predict(self, rows):\n        {call}\n        return [0] * len(rows)\n".encode(),
+        "torch.pt": _zipped({"archive/data.pkl": pickle.dumps(Touch(marker)), "archive/version": b"3\n"}),
+        "keras.keras": _zipped({"config.json": b'{"class_name": "Lambda"}', "metadata.json": b"{}"}),
+        "hdf5.h5": b"\x89HDF\r\n\x1a\n" + bytes(512),
     }
-    paths = {}
-    for name, data in files.items():
-        paths[name] = folder / name
-        paths[name].write_bytes(data)
-    return paths | special_files(folder)
 
 
-def special_files(folder: Path) -> dict[str, Path]:
-    """Things that are no regular files, and links that lead out of a folder."""
-    fifo = folder / "fifo.joblib"
-    os.mkfifo(fifo)
-    zero = folder / "zero.joblib"
-    zero.symlink_to("/dev/zero")
-    out = folder / "links-out"
-    out.mkdir()
-    (out / "model.joblib").symlink_to("/etc/hostname")
-    around = folder / "manifest-out"
-    around.mkdir()
-    (around / "manifest.toml").write_text(
-        'schema = 1\nname = "m"\nversion = "1"\nformat = "pickle"\n[files]\n"../empty.joblib" = "' + "0" * 64 + '"\n'
-    )
-    return {"fifo": fifo, "device": zero, "folder-links-out": out, "manifest-leads-out": around}
+def _zipped(members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return out.getvalue()
+
+
+@functools.cache
+def native_files() -> dict[str, bytes]:
+    """Boosters whose trees point outside of their arrays, or go round in a circle."""
+    import catboost
+    import lightgbm
+    import xgboost
+
+    X, y = load_iris(return_X_y=True)
+    booster = xgboost.XGBClassifier(n_estimators=2, max_depth=3, n_jobs=1).fit(X, y).get_booster()
+    text = lightgbm.LGBMClassifier(n_estimators=2, num_leaves=5, verbose=-1, n_jobs=1).fit(X, y)
+    lines = text.booster_.model_to_string().encode()
+    cbm = catboost.CatBoostClassifier(iterations=2, depth=3, verbose=False, allow_writing_files=False, thread_count=1)
+    core = cbm.fit(X, y)._serialize_model()
+    changes = {"left_children": 999, "right_children": 2**31 - 1, "split_indices": 10**6, "parents": 0}
+    found = {f"xgboost-{key}.json": _xgboost(booster, key, value) for key, value in changes.items()}
+    found |= {f"lightgbm-{key}.txt": _lightgbm(lines, key) for key in ("left_child", "right_child", "split_feature")}
+    return found | {
+        "xgboost-circle.json": _xgboost(booster, "left_children", 0),
+        "xgboost-deep.json": b'{"learner":' + b"[" * 200_000,
+        "xgboost-huge.ubj": b"{L\x00\x00\x00\x00\x00\x00\x00\x07learner[$d#L" + struct.pack(">q", 2**40),
+        "lightgbm-many-leaves.txt": re.sub(rb"num_leaves=\d+", b"num_leaves=2000000000", lines),
+        "lightgbm-many-classes.txt": re.sub(rb"num_class=\d+", b"num_class=2000000000", lines),
+        "catboost-size.cbm": core[:4] + b"\xff\xff\xff\x7f" + core[8:],
+        "catboost-offset.cbm": core[:8] + b"\xf0\xff\xff\xff" + core[12:],
+        "catboost-zeros.cbm": core[:12] + bytes(len(core) - 12),
+    }
+
+
+def _xgboost(booster, key: str, value: int) -> bytes:
+    document = json.loads(bytes(booster.save_raw("json")))
+    document["learner"]["gradient_booster"]["model"]["trees"][0][key][0] = value
+    return json.dumps(document).encode()
+
+
+def _lightgbm(text: bytes, key: str) -> bytes:
+    return re.sub(rb"^%s=\d+" % key.encode(), b"%s=99999" % key.encode(), text, count=1, flags=re.MULTILINE)
 
 
 def onnx_files() -> dict[str, bytes]:
@@ -79,7 +111,7 @@ def onnx_files() -> dict[str, bytes]:
         "huge": {"location": "weights.bin", "length": str(2**62)},
         "negative": {"location": "weights.bin", "offset": "-1"},
     }
-    files = {f"external-{name}": _external(place) for name, place in places.items()}
+    files = {f"external-{name}": external_onnx(place) for name, place in places.items()}
     return files | {"tebibyte": _tebibyte(), "endless": _endless()}
 
 
@@ -94,7 +126,8 @@ def _output() -> list:
     return [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None])]
 
 
-def _external(place: dict[str, str]) -> bytes:
+def external_onnx(place: dict[str, str]) -> bytes:
+    """A model of four numbers whose weights lie at ``place``."""
     weights = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[4, 1], data_location=TensorProto.EXTERNAL)
     for key, value in place.items():
         weights.external_data.add(key=key, value=value)
@@ -132,14 +165,13 @@ def _endless() -> bytes:
 def skops_files(marker: Path) -> dict[str, bytes]:
     """A bomb, a call in disguise, a pickle by another name, a state that points beyond its end."""
     good = skops.io.dumps(fitted())
-    bomb = io.BytesIO()
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("schema.json", zipfile.ZipFile(io.BytesIO(good)).read("schema.json"))
-        archive.writestr("bomb.npy", bytes(2**30))
+    schema = zipfile.ZipFile(io.BytesIO(good)).read("schema.json")
+    writes = FunctionTransformer(joblib.dump, kw_args={"filename": str(marker)})
     generator = skops.io.dumps(fitted(random_state=np.random.RandomState(0)))
     return {
-        "bomb": bomb.getvalue(),
+        "bomb": _zipped({"schema.json": schema, "bomb.npy": bytes(2**30)}, zipfile.ZIP_DEFLATED),
         "call": skops.io.dumps(FunctionTransformer(os.system, kw_args={"command": f"touch {marker}"})),
+        "call-that-writes": skops.io.dumps(writes),
         "pickle": pickle.dumps(Touch(marker)),
         "generator": _rewritten(generator, lambda schema: schema.replace('"content": "624"', '"content": "1000000"')),
         "not-a-zip": b"PK\x03\x04" + bytes(100),
