@@ -16,6 +16,7 @@ import numpy as np
 
 from fitserve.errors import ArtifactError
 from fitserve.trust import native_sklearn
+from fitserve.trust.behaviour import check_behaviour, check_place, is_in_place
 from fitserve.trust.stream import ArrayHeader, Token
 
 if TYPE_CHECKING:
@@ -35,13 +36,22 @@ def check_structure(model: object) -> None:
     keep: list[object] = []  # what the walk itself makes must live as long as its identity is noted
     while pending:
         thing = pending.pop()
-        if type(thing) in _PLAIN or id(thing) in seen:
+        if type(thing) in _PLAIN:
+            continue
+        check_place(thing, is_model=thing is model)  # of each way to it: one may lead to its place, another not
+        if id(thing) in seen:
             continue
         seen.add(id(thing))
         keep.append(thing)
         if isinstance(thing, Token | ArrayHeader):
             raise ArtifactError("is damaged: it holds a class where a value belongs")
         _check(thing)
+        check_behaviour(thing)
+        for owned in _owned(thing):
+            _check(owned)
+            check_behaviour(owned)
+            keep.append(owned)
+            pending.extend(part for part in _parts(owned) if type(part) not in _PLAIN)
         pending.extend(part for part in _parts(thing) if type(part) not in _PLAIN)
 
 
@@ -66,9 +76,14 @@ def _parts(thing: object) -> Iterator[object]:
     yield from _items(thing)
     attributes = getattr(thing, "__dict__", None)
     if type(attributes) is dict:
-        yield from attributes.values()
-    if (nested := native_sklearn.held_by(thing)) is not None:
-        yield nested
+        yield from (part for name, part in attributes.items() if not is_in_place(part, thing, name))
+
+
+def _owned(thing: object) -> Iterator[object]:
+    """Yield the objects of compiled code that lie in their place here; what they hold is checked with them."""
+    attributes = getattr(thing, "__dict__", None)
+    if type(attributes) is dict:
+        yield from (part for name, part in attributes.items() if is_in_place(part, thing, name))
 
 
 def _items(thing: object) -> Iterator[object]:
