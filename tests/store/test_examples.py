@@ -34,11 +34,49 @@ def test_an_empty_cell_is_null(tmp_path):
     assert fitted == [[None, None, None, None], ["1", 2, True, 3]]
 
 
+def test_what_stands_for_no_number_is_null_in_columns_of_numbers_only(tmp_path):
+    rows = read(tmp_path, "rows.csv", "zip,age,is_new,what\nNA,NaN,null,NA\nN/A, 3 ,true,x\n")
+
+    fitted, _, _ = fit_rows(rows, NAMED)
+
+    assert fitted == [["NA", None, None, "NA"], ["N/A", 3, True, "x"]]
+
+
+def test_booleans_are_read_however_they_are_spelt(tmp_path):
+    rows = read(tmp_path, "rows.csv", 'a\nTrue\nfalse\n1\n0\nyes\nNo\n""\n')
+
+    fitted, _, _ = fit_rows(rows, Signature((Field("a", "boolean"),), is_named=True))
+
+    assert [row[0] for row in fitted] == [True, False, True, False, True, False, None]
+
+
+def test_the_index_of_a_frame_is_no_column(tmp_path):
+    assert read(tmp_path, "rows.csv", ",a,b\n0,1,2\n1,3,4\n").rows == [{"a": "1", "b": "2"}, {"a": "3", "b": "4"}]
+
+
+@pytest.mark.parametrize("cell", ["1,5", "1 000", "x"])
+def test_a_text_among_numbers_is_told_with_its_place(tmp_path, cell):
+    rows = read(tmp_path, "rows.csv", f"zip;age;is_new;what\n1;2;true;3\n1;{cell};true;3\n")
+
+    with pytest.raises(
+        ArtifactError, match=r"^has a text in row 1, column 'age': wanted a number, spelt like 1234\.5$"
+    ):
+        fit_rows(rows, NAMED)
+
+
+def test_another_encoding_is_told(tmp_path):
+    (tmp_path / "rows.csv").write_bytes("größe\n1\n".encode("latin-1"))
+
+    with pytest.raises(ArtifactError, match="is not in UTF-8: save it again"):
+        read_examples(tmp_path / "rows.csv")
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
         ("rows.json", '[{"a": 1, "b": "x"}, {"a": null, "b": "y"}]'),
         ("rows.json", '{"a": [1, null], "b": ["x", "y"]}'),
+        ("rows.json", '{"a": {"0": 1, "1": null}, "b": {"0": "x", "1": "y"}}'),
         ("rows.jsonl", '{"a": 1, "b": "x"}\n\n{"a": null, "b": "y"}\n'),
     ],
 )
@@ -97,7 +135,7 @@ def test_a_model_without_names_takes_those_of_the_rows(tmp_path):
     assert (positional, same) == ([[1, 2], [3, 4.5]], signature.inputs)
     with pytest.raises(ArtifactError, match="has rows of 3 values: wanted 2"):
         fit_rows(Examples([[1, 2, 3]]), signature)
-    with pytest.raises(ArtifactError, match="has a row of 1 values: wanted 2"):
+    with pytest.raises(ArtifactError, match="has a row of 1 value: wanted 2"):
         fit_rows(Examples([[1, 2], [1]]), signature)
 
 

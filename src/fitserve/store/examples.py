@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fitserve.errors import ArtifactError, clip, did_you_mean
-from fitserve.signature import Field, Kind
+from fitserve.signature import Field, Kind, count
 from fitserve.signature.datetimes import instant
 from fitserve.store.files import Folder, open_path
 
@@ -37,6 +37,9 @@ SUFFIXES = (".csv", ".json", ".jsonl", ".parquet")
 # As JSON spells numbers, so that leading zeros stay text: "00123" is a code, not 123.
 _NUMBER = re.compile(r"[+-]?(0|[1-9]\d*)(\.\d*)?([eE][+-]?\d+)?|[+-]?\.\d+([eE][+-]?\d+)?", re.ASCII)
 _BOOLEANS = {"true": True, "false": False}
+_MORE_BOOLEANS = {**_BOOLEANS, "yes": True, "no": False, "1": True, "0": False}
+_NO_NUMBER = frozenset({"nan", "na", "n/a", "null", "none"})
+"""What stands for no number in tables that pandas, R or SQL has written. A text such as NA is left as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,10 @@ def read_examples(path: Path) -> Examples:
             case _:
                 msg = f"ends in {suffix!r}: wanted one of {', '.join(SUFFIXES)}"
                 raise ArtifactError(msg)
-    except (UnicodeDecodeError, orjson.JSONDecodeError, csv.Error) as exc:
+    except UnicodeDecodeError:
+        msg = "is not in UTF-8: save it again in this encoding"
+        raise ArtifactError(msg) from None
+    except (orjson.JSONDecodeError, csv.Error) as exc:
         msg = f"cannot be read as {suffix.removeprefix('.')}: {exc}"
         raise ArtifactError(msg) from exc
     kinds = set(map(type, examples.rows))
@@ -97,6 +103,9 @@ def _csv(text: str) -> list[Any]:
         if len(row) != len(header):
             msg = f"has {len(row)} cells in row {i} and {len(header)} in its first"
             raise ArtifactError(msg)
+    if not header[0] and any(header):  # the index of a pandas frame
+        table = [row[1:] for row in table]
+        header = table[0]
     cells = [[cell or None for cell in row] for row in table]
     if all(_NUMBER.fullmatch(cell) for cell in header):  # no names, but a row of the data
         return cells
@@ -108,7 +117,8 @@ def _csv(text: str) -> list[Any]:
 
 def _json(document: Any) -> list[Any]:
     if isinstance(document, dict):  # columns
-        columns = list(document.values())
+        # pandas gives each column as an object by its index.
+        columns = [list(part.values()) if isinstance(part, dict) else part for part in document.values()]
         if not all(isinstance(column, list) and len(column) == len(columns[0]) for column in columns):
             msg = "is a JSON object, but not one of columns of one length"
             raise ArtifactError(msg)
@@ -162,7 +172,9 @@ def fit_rows(examples: Examples, signature: Signature) -> tuple[list[list[Any]],
         unknown = [name for name in header if name not in set(names)]
     else:
         if len(header) != len(names):
-            msg = f"has rows of {len(header)} values: wanted {len(names)}, one for each feature and nothing else"
+            msg = (
+                f"has rows of {count(len(header), 'value')}: wanted {len(names)}, one for each feature and nothing else"
+            )
             raise ArtifactError(msg)
         if isinstance(first, dict):
             fields = tuple(replace(field, name=name) for field, name in zip(fields, header, strict=True))
@@ -182,7 +194,7 @@ def _in_order(row: Any, names: Sequence[str]) -> list[Any]:
             raise ArtifactError(msg)
         return [row[name] for name in names]
     if len(row) != len(names):
-        msg = f"has a row of {len(row)} values: wanted {len(names)}, one for each feature and nothing else"
+        msg = f"has a row of {count(len(row), 'value')}: wanted {len(names)}, one for each feature and nothing else"
         raise ArtifactError(msg)
     return list(row)
 
@@ -195,6 +207,15 @@ def _typed(field: Field, column: Sequence[str | None]) -> list[Any]:
     if field.categories and any(isinstance(label, str) for label in field.categories):
         texts = {label for label in field.categories if isinstance(label, str)}
         return [cell if cell is None or cell in texts else _value(cell) for cell in column]
+    if field.kind == "boolean":
+        return [cell if cell is None else _MORE_BOOLEANS.get(cell.lower(), cell) for cell in column]
+    if field.kind in {"number", "numeric"}:
+        column = [None if cell is None or cell.strip().lower() in _NO_NUMBER else cell.strip() for cell in column]
+        told = [cell for cell in column if cell is not None]
+        if field.kind == "number" and (wrong := next((cell for cell in told if isinstance(_value(cell), str)), None)):
+            row = column.index(wrong)
+            msg = f"has a text in row {row}, column {clip(field.name)!r}: wanted a number, spelt like 1234.5"
+            raise ArtifactError(msg)
     # A column of which the model says no more is of numbers if each of its cells is one.
     if field.kind in {"any", "numeric"} and not (
         all(_NUMBER.fullmatch(cell) for cell in told) or all(cell.lower() in _BOOLEANS for cell in told)
