@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from fitserve.errors import SettingsError
 from fitserve.settings import BARE_NAMES, Settings, read_settings
+from fitserve.trust.policy import policy_of
 
 
 def test_the_first_source_wins(tmp_path):
@@ -130,3 +134,60 @@ def test_origins_are_comma_separated(tmp_path):
 
 def test_every_setting_is_described():
     assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        ({"allow": "LogBins"}, "is no full name: wanted the module and the class"),
+        ({"pin": "sha256:abc"}, "is no digest: wanted sha256: and 64 hex digits"),
+        ({"allow_connect": "redis"}, "is no destination: wanted host:port"),
+        ({"allow_connect": "redis:70000"}, "is no destination"),
+        ({"trust": "any", "host": "0.0.0.0"}, "FITSERVE_TRUST_ANY_CONFIRMED=true"),
+    ],
+)
+def test_a_wrong_policy_is_told(tmp_path, flags, told):
+    with pytest.raises(SettingsError, match=re.escape(told)):
+        read_settings(flags, environ={}, directory=tmp_path)
+
+
+def test_any_model_beyond_this_machine_is_confirmed_in_the_environment_alone(tmp_path):
+    confirmed = {"FITSERVE_TRUST_ANY_CONFIRMED": "true"}
+
+    settings, _ = read_settings({"trust": "any", "host": "0.0.0.0"}, environ=confirmed, directory=tmp_path)
+    assert settings.trust == "any"
+
+    (tmp_path / "fitserve.toml").write_text("trust_any_confirmed = true")
+    with pytest.raises(SettingsError, match="unknown setting 'trust_any_confirmed'"):
+        read_settings({"trust": "any", "host": "0.0.0.0"}, environ={}, directory=tmp_path)
+    (tmp_path / "fitserve.toml").unlink()
+    (tmp_path / ".env").write_text("FITSERVE_TRUST_ANY_CONFIRMED=true")
+    with pytest.raises(SettingsError, match="unknown setting 'FITSERVE_TRUST_ANY_CONFIRMED'"):
+        read_settings({"trust": "any", "host": "0.0.0.0"}, environ={}, directory=tmp_path)
+
+
+def test_lists_are_given_several_times_or_with_commas(tmp_path):
+    digests = [f"sha256:{digit * 64}" for digit in "ab"]
+
+    settings, _ = read_settings(
+        {"allow": ["a.B", "c.D,e.F"], "pin": ",".join(digests)},
+        environ={"FITSERVE_ALLOW_CONNECT": "db.internal:5432, [::1]:6379", "FITSERVE_CODE_PATH": "/a,/b"},
+        directory=tmp_path,
+    )
+
+    assert settings.allow == ("a.B", "c.D", "e.F")
+    assert settings.pin == tuple(digests)
+    assert settings.destinations == (("db.internal", 5432), ("::1", 6379))
+    assert settings.code_path == (Path("/a"), Path("/b"))
+
+
+def test_a_pin_or_a_key_is_meant_to_be_used(tmp_path):
+    pin = f"sha256:{'a' * 64}"
+
+    def level(**flags) -> str:
+        return policy_of(read_settings(flags, environ={}, directory=tmp_path)[0]).level
+
+    assert level() == "allowlist"
+    assert level(pin=pin) == level(verify_key="key.pem") == "pinned"
+    assert level(pin=pin, trust="data") == "data"
+    assert level(pin=pin, trust="any") == "any"

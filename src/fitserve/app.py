@@ -233,7 +233,12 @@ class FitserveApp(FastAPI):
         messages = [first]
 
         async def receive_again() -> Message:
-            return messages.pop() if messages else await receive()
+            if messages:
+                return messages.pop()
+            message = await receive()
+            if message["type"] == "lifespan.shutdown":  # later the server below waits no longer
+                await self.services.lifecycle.stop(self.services.executor.run)
+            return message
 
         watching = asyncio.create_task(self._watch()) if self._is_watching else None
         try:
@@ -241,7 +246,6 @@ class FitserveApp(FastAPI):
         finally:
             if watching is not None:
                 watching.cancel()
-            await self.services.lifecycle.stop(self.services.executor.run)
             if self._is_standalone:
                 logger.info("process %d has stopped", os.getpid())
             self.access_log.flush()
