@@ -11,3 +11,7 @@ class FailsItsRow(LogisticRegression):
     def predict_proba(self, X):
         msg = "db postgres://svc:hunter2@db"
         raise RuntimeError(msg)
+
+
+STOPPED: list[str] = []
+"""The versions of models with a pool that have been told to stop, in this process."""
