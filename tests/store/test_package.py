@@ -161,7 +161,7 @@ def test_packing_a_package_again_gives_the_same_package(churn, tmp_path):
         ("age,zip\n1,00123\n", "their file lacks the column 'is_new' of the model"),
         (
             "age,zip,is_new\nold,00123,true\n",
-            "cannot take the example rows: row 0, column 'age': wanted a finite number",
+            "cannot take the example rows: their file has a text in row 0, column .age.: wanted a number",
         ),
         ("age,zip,is_new\n1,99999,true\n", "column 'zip': wanted one of: 00123, 01000"),
         ("age,zip,is_new\n1,,true\n", "column 'zip'"),
