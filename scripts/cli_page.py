@@ -22,14 +22,15 @@ INTRO = """\
 
 <!-- Made by scripts/cli_page.py: change fitserve/cli, then make the page again. -->
 
-Log lines and errors go to standard error. The model's summary goes to standard output: `check`, `dev` and `demo` always
-print it, `run` on a terminal only. `python -m fitserve` is the same as `fitserve`. Each setting is also a flag:
-[Settings](settings.md) tells their bounds and their other names.
+Log lines and errors go to standard error. The model's summary goes to standard output: `check`, `inspect`, `dev` and
+`demo` always print it, `run` on a terminal only. `check`, `inspect`, `pack` and `convert` load the model in a confined
+process and serve nothing; with `--json` they print their report as JSON. `python -m fitserve` is the same as
+`fitserve`. Each setting is also a flag: [Settings](settings.md) tells their bounds and their other names.
 
 | exit code | meaning |
 |---|---|
 | 0 | done; for a server: stopped by SIGINT or SIGTERM |
-| 1 | the model cannot be served, or `check` found that it answers no test row |
+| 1 | the model cannot be served, packed or converted, or is not trusted, or `check` found that it answers no test row |
 | 2 | the command line or a setting is wrong, or the port is in use |
 
 SIGINT (Ctrl-C) and SIGTERM stop a server: it takes no more connections, finishes the requests in flight for up to

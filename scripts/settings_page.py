@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin
 
-from fitserve.settings import BARE_NAMES, DOTENV_FILE, PREFIX, TOML_FILE, Settings
+from fitserve.settings import BARE_NAMES, DOTENV_FILE, ENVIRONMENT_ONLY, PREFIX, TOML_FILE, Settings
 
 if TYPE_CHECKING:
     from pydantic.fields import FieldInfo
@@ -43,9 +43,10 @@ What starts the server decides which settings count:
 | `fitserve run` | |
 | `fitserve demo` | `model_path`: it trains its own |
 | `fitserve dev` | `workers`: it is always one process |
-| `uvicorn` or `gunicorn` with `fitserve.asgi:app` | `host`, `port`, `workers`, `shutdown_timeout_s`: it has its own |
+| `uvicorn`, `gunicorn` with `fitserve.asgi:app` | `host`, `port`, `workers`, `shutdown_timeout_s`, `confine` |
 | `fitserve.create_app` | the same, and `log_level`, `log_format`: logging is the host program's |
-| `fitserve.serve` | `model_path`, `workers`, `log_level`, `log_format`; as keyword arguments they are refused |
+| `fitserve.serve` | `confine`; `model_path`, `workers`, `log_level`, `log_format`, which it refuses as arguments |
+| `fitserve check`, `inspect`, `pack`, `convert` | those of a server: only `trust` to `load_memory_bytes` count |
 
 `fitserve dev` turns `debug` on unless `--no-debug` is given. `fitserve.serve` does so while `host` is `127.0.0.1`,
 `localhost` or `::1`, unless `debug=False` is given.
@@ -80,16 +81,21 @@ def _default(value: Any) -> str:
 def _kind(field: FieldInfo) -> str:
     if get_origin(field.annotation) is Literal:
         return f"one of {', '.join(f'`{choice}`' for choice in get_args(field.annotation))}"
-    bounds = {name: getattr(part, name) for part in field.metadata for name in ("ge", "le") if hasattr(part, name)}
+    limits = ("ge", "gt", "le")
+    bounds = {name: getattr(part, name) for part in field.metadata for name in limits if hasattr(part, name)}
     kind = KINDS.get(field.annotation)
     if kind is None:
         return "list of text, comma-separated" if get_origin(field.annotation) is tuple else "path"
+    if "gt" in bounds:
+        return f"{kind}, above {bounds['gt']}, up to {bounds['le']}"
     return f"{kind}, {bounds['ge']} to {bounds['le']}" if "ge" in bounds else kind
 
 
 def _flag(name: str, field: FieldInfo) -> str:
     if name == "model_path":
         return "none; the `PATH` argument of `fitserve run` and `fitserve dev`"
+    if name in ENVIRONMENT_ONLY:
+        return f"none, and not in `{TOML_FILE}` or `{DOTENV_FILE}`: the environment only"
     flag = name.replace("_", "-")
     return f"`--{flag}`, `--no-{flag}`" if field.annotation is bool else f"`--{flag}`"
 

@@ -323,7 +323,10 @@ EXPERIMENTAL = {"HalvingGridSearchCV", "HalvingRandomSearchCV", "IterativeImpute
 
 
 def render(failed: dict[str, str]) -> str:
-    """Return the page: how many estimators load, and which do not."""
+    """Return the page: how many estimators load, which do not, and what the corpus shows of those that serve."""
+    if (folder := str(Path(__file__).resolve().parent)) not in sys.path:
+        sys.path.append(folder)
+    from corpus_page import corpus_section
     from sklearn import __version__
     from sklearn.utils import all_estimators
 
@@ -335,13 +338,18 @@ def render(failed: dict[str, str]) -> str:
         version=__version__,
         rows="\n".join(rows),
         n_names=len(allowed_names()),
+        corpus=corpus_section(),
     )
 
 
 PAGE_TEXT = """\
-# Which estimators load under `allowlist`
+# Which estimators are served
 
-<!-- Made by scripts/survey_estimators.py --write: change the list or the script, then make the page again. -->
+<!-- Made by scripts/survey_estimators.py --write: change the list or the scripts, then make the page again. -->
+
+Two questions: may the file be loaded at all, and does fitserve know how to serve what is in it?
+
+## What loads under `allowlist`
 
 Under the trust level `allowlist`, the default, a joblib file or pickle is loaded when every name that it uses is on a
 list of {n_names} exact names, each in the uses that were reviewed. The survey fits every estimator that scikit-learn's
@@ -370,8 +378,10 @@ An estimator that loads with one content may not with another. These contents ar
 | sparse matrices other than CSR, CSC and COO | no fitted estimator holds one |
 | `memory=` of a `Pipeline` that is a `joblib.Memory` | it opens a folder: set `memory=None` before saving |
 
-`fitserve run` prints the names that are missing, and the commands that would let the file be loaded.
-"""
+`fitserve run` prints the names that are missing, and the commands that would let the file be loaded:
+[Decide what to trust](../howto/decide-what-to-trust.md).
+
+{corpus}"""
 
 
 def main() -> None:
