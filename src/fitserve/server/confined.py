@@ -6,15 +6,16 @@ import contextlib
 import logging
 import os
 import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
+from fitserve.confine.scratch import make_scratch
 from fitserve.errors import SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from fitserve.settings import Settings
 
@@ -38,10 +39,12 @@ def confined(settings: Settings, *, preload: Sequence[str] = (), removes: tuple[
     Raises:
         SettingsError: ``confine = require``, and the kernel cannot.
     """
-    folder = Path(tempfile.mkdtemp(prefix="fitserve-"))
-    tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-    sandbox = Sandbox(writable=(folder,), connect=settings.destinations)
-    template = shared_template(tuple(preload), sandbox=sandbox, removes=(folder, *removes))
+    folder = make_scratch("fitserve-")
+    own = () if folder is None else (folder,)
+    if folder is not None:
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    sandbox = Sandbox(writable=own, connect=settings.destinations)
+    template = shared_template(tuple(preload), sandbox=sandbox, removes=(*own, *removes))
     template.start()
     try:
         _enter(sandbox, settings)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import resource
+import shutil
 import tempfile
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ import orjson
 
 from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
+from fitserve.confine.scratch import make_scratch
 from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.formats import identify
 from fitserve.store import PRELOAD
@@ -89,16 +91,20 @@ class Verifier:
         Raises as :meth:`verify` does.
         """
         message, blobs = artifact_message(artifact)
-        with tempfile.TemporaryDirectory(prefix="fitserve-trial-") as folder:
-            request |= {
-                "artifact": message,
-                "policy": policy_message(self.policy),
-                "writable": folder,
-                "memory_bytes": self.memory_bytes or _memory_for(blobs),
-                "deadline_s": self.deadline_s,
-                "destinations": self.destinations,
-            }
+        scratch = make_scratch("fitserve-trial-")
+        request |= {
+            "artifact": message,
+            "policy": policy_message(self.policy),
+            "scratch": scratch and str(scratch),
+            "memory_bytes": self.memory_bytes or _memory_for(blobs),
+            "deadline_s": self.deadline_s,
+            "destinations": self.destinations,
+        }
+        try:
             return shared_template(PRELOAD).run(task, request, blobs, deadline_s=self.deadline_s)
+        finally:
+            if scratch is not None:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | None = None) -> Verifier:
@@ -139,10 +145,12 @@ def enter_with(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> tuple
     artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
     extend_path(policy.code_path)
     identify(artifact).prepare()
-    tempfile.tempdir = request["writable"]
+    scratch = request["scratch"]
+    if scratch is not None:
+        tempfile.tempdir = scratch
     confinement = enter(
         Sandbox(
-            writable=(Path(request["writable"]),),
+            writable=() if scratch is None else (Path(scratch),),
             connect=tuple((host, port) for host, port in request["destinations"]),
             memory_bytes=request["memory_bytes"],
             cpu_s=int(request["deadline_s"]) + 1,
