@@ -109,6 +109,7 @@ def fitted_estimators() -> Iterator[tuple[str, Any, str | None]]:
 
 def variants() -> Iterator[tuple[str, Any]]:
     """Give what users hold in estimators besides the defaults: losses, kernels, scorers, splitters, tables."""
+    yield from _two_class_variants()
     yield from _loss_variants()
     yield from _kernel_variants()
     yield from _function_variants()
@@ -117,6 +118,20 @@ def variants() -> Iterator[tuple[str, Any]]:
     yield from _sparse_variants()
     yield from _pandas_variants()
     yield from _booster_variants()
+
+
+def _two_class_variants() -> Iterator[tuple[str, Any]]:
+    """Every classifier again: with two classes many hold another loss or another part."""
+    from sklearn.calibration import CalibratedClassifierCV
+    from sklearn.neural_network import MLPClassifier
+    from sklearn.utils import all_estimators
+
+    for name, kind in all_estimators(type_filter="classifier"):
+        estimator, given = _special(name, kind)
+        if given[-1] is Y:
+            yield f"two classes, {name}", estimator.fit(X, np.where(Y > 0, "yes", "no"))
+    yield "calibrated by temperature", CalibratedClassifierCV(method="temperature", cv=2).fit(X, Y)
+    yield "mlp sgd", MLPClassifier((4,), solver="sgd", max_iter=2).fit(X, Y)
 
 
 def _loss_variants() -> Iterator[tuple[str, Any]]:
@@ -189,7 +204,7 @@ def _value_variants() -> Iterator[tuple[str, Any]]:
         yield "random state", GaussianRandomProjection(2, random_state=state).fit(X)
     kinds = (np.float16, np.float32, np.float64, np.int8, np.int16, np.int32, np.int64, np.uint8, np.uint16, np.uint32)
     yield "numbers", [kind(1) for kind in (*kinds, np.uint64, np.bool_, np.str_)]
-    yield "types", [int, float, bool, str, object, np.uint64, np.bool_, np.str_, *kinds]
+    yield "types", [int, float, bool, str, object, np.uint64, np.bool_, np.str_, np.number, *kinds]
     yield "dates", [np.datetime64("2026-01-01"), np.array(["2026-01-01"], "M8[ns]"), np.timedelta64(3, "D")]
     yield "arrays", [np.array(["a", "bb"]), np.array([b"a"]), np.array([1], ">i4"), np.ma.array([1], mask=[True])]
     yield "plain", [{1, 2}, frozenset({1}), slice(1, 2), range(3), 1 + 2j, b"", b"x", bytearray(b"y"), bytearray()]
@@ -260,6 +275,8 @@ def _booster_variants() -> Iterator[tuple[str, Any]]:
         "xgboost early",
         xgboost.XGBClassifier(early_stopping_rounds=1, **few).fit(X, Y, eval_set=[(X, Y)], verbose=False),
     )
+    stop = xgboost.callback.EarlyStopping(rounds=1)
+    yield "xgboost stop", xgboost.XGBClassifier(callbacks=[stop], **few).fit(X, Y, eval_set=[(X, Y)], verbose=False)
     yield "lightgbm LGBMClassifier", lightgbm.LGBMClassifier(verbose=-1, **few).fit(table, Y.astype(str))
     yield "lightgbm LGBMRegressor", lightgbm.LGBMRegressor(verbose=-1, **few).fit(X, X[:, 0])
     ranks = lightgbm.LGBMRanker(verbose=-1, **few).fit(X, Y, group=[30, 30])
