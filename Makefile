@@ -6,7 +6,7 @@ APT_GET := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninterac
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check unit lock bench clean
+.PHONY: help setup demo test check unit lock bench qa clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -42,6 +42,9 @@ lock: setup  ## renew requirements/*.txt from pyproject.toml
 bench: setup  ## fitserve beside a hand-rolled server: throughput, latency, CPU; ARGS="--only iris"
 	@command -v wrk >/dev/null || { $(APT_GET) update && $(APT_GET) install -y wrk >/dev/null; }
 	$(BIN)/python -m bench.load $(ARGS)
+
+qa: setup  ## hostile and damaged model files: what becomes of them, how fast, at what memory (10 minutes)
+	$(BIN)/python -m bench.qa --markdown docs/reference/trust.md $(ARGS)
 
 clean:  ## remove what the other tasks made
 	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache

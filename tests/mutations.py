@@ -1,11 +1,22 @@
-"""Mutations of a file, always the same ones for the same seed."""
+"""Mutations of a file, always the same ones for the same seed; and good models of each format to mutate."""
 
+import hashlib
 import io
+import itertools
+import pickle
 import random
 import re
 import zipfile
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import joblib
+from formats.samples import sample, sklearn_model
+
+from fitserve.store.repository import digest_of
 
 SPECIAL_NUMBERS = (b"-1", b"0", b"1", b"255", b"65536", b"2147483647", b"-2147483648", b"99999999999", b"1e400", b"nan")
 SPECIAL_BYTES = (0x00, 0x7F, 0x80, 0xFF)
@@ -98,3 +109,68 @@ def _number(rng: random.Random, data: bytes) -> bytes:
     chosen = rng.choice(numbers)
     new = rng.choice((*SPECIAL_NUMBERS, *(b"%d" % rng.randrange(-20, 40) for _ in range(10))))
     return data[: chosen.start()] + new + data[chosen.end() :]
+
+
+@dataclass(frozen=True)
+class Good:
+    """A good model: its files, which of them is to be damaged, and rows that it takes."""
+
+    files: dict[str, bytes]
+    damaged: str
+    rows: list
+
+    @property
+    def digest(self) -> str:
+        """As the store computes it: of the file, or of the folder."""
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in self.files.items()}
+        return digests[self.damaged] if len(self.files) == 1 else digest_of(digests)
+
+    def write(self, place: Path) -> Path:
+        """Write the file, or the folder if there are several."""
+        if len(self.files) == 1:
+            place.write_bytes(self.files[self.damaged])
+        else:
+            for name, data in self.files.items():
+                place.mkdir(exist_ok=True)
+                (place / name).write_bytes(data)
+        return place
+
+
+def mutants(good: Good, n: int, seed: int) -> Iterator[Good]:
+    """Yield ``n`` damaged versions, none of which is the good one by chance."""
+    data = good.files[good.damaged]
+    different = (changed for changed in mutations(data, 2 * n, seed) if changed != data)
+    for changed in itertools.islice(different, n):
+        yield replace(good, files=good.files | {good.damaged: changed})
+
+
+def _of_sample(name: str) -> Good:
+    made = sample(name)
+    files = made.artifact.files or {"model": made.artifact.data}
+    return Good(dict(files), "model.pkl" if "model.pkl" in files else next(iter(files)), made.rows)
+
+
+def _of_estimator(dump) -> Good:
+    trained = sklearn_model("forest")
+    return Good({"model": dump(trained.estimator)}, "model", trained.rows)
+
+
+def _compressed(estimator) -> bytes:
+    out = io.BytesIO()
+    joblib.dump(estimator, out, compress=("zlib", 3))
+    return out.getvalue()
+
+
+FILES = {
+    "joblib": partial(_of_sample, "sklearn forest pickle"),
+    "joblib compressed": partial(_of_estimator, _compressed),
+    "pickle": partial(_of_estimator, pickle.dumps),
+    "skops": partial(_of_sample, "sklearn logistic skops"),
+    "onnx": partial(_of_sample, "sklearn logistic onnx"),
+    "xgboost json": partial(_of_sample, "xgboost binary json"),
+    "xgboost ubj": partial(_of_sample, "xgboost binary ubj"),
+    "lightgbm": partial(_of_sample, "lightgbm binary text"),
+    "catboost": partial(_of_sample, "catboost binary cbm"),
+    "mlflow": partial(_of_sample, "sklearn logistic mlflow"),
+}
+"""A good model of each format, made when it is called."""
