@@ -7,12 +7,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitserve.errors import ArtifactError
+from fitserve.trust import native_columns, native_ensembles
 from fitserve.trust.reconstruct import check_random_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from numpy.typing import NDArray
+
+
+MAX_THREADS = 1_024
+"""Of the machine on which a model was fitted: KMeans keeps their number, and allocates for each."""
 
 
 def _wanted(condition: object, what: str) -> None:
@@ -83,9 +88,7 @@ def _check_gradient_boosting(estimator: Any) -> None:
         inner = vars(tree)["tree_"]
         _wanted(type(inner).__name__ == "Tree" and inner.n_features == n_features, "a stage has other features")
         _wanted(inner.n_outputs == 1, "a stage has several outputs")
-    prior = vars(state["init_"]).get("class_prior_") if hasattr(state.get("init_"), "__dict__") else None
-    if prior is not None and n_trees > 1:
-        _wanted(np.shape(prior) == (n_trees,), "the first guess has other classes than the stages")
+    native_ensembles.check_first_guess(estimator, n_trees)
 
 
 def _check_hist_gradient_boosting(estimator: Any) -> None:
@@ -96,6 +99,8 @@ def _check_hist_gradient_boosting(estimator: Any) -> None:
     n_features, mapper = state["_n_features"], vars(state["_bin_mapper"])
     is_categorical = np.asarray(mapper["is_categorical_"], dtype=bool)
     _wanted(len(mapper["bin_thresholds_"]) == n_features == len(is_categorical), "bins of other features")
+    _wanted(_n_features(estimator) == n_features, "stages of other features")
+    native_ensembles.check_preprocessor(estimator, n_features)
     for predictor in (tree for stage in state["_predictors"] for tree in stage):
         nodes = vars(predictor)["nodes"]
         splits = nodes["is_leaf"] == 0
@@ -150,10 +155,20 @@ def _check_neighbours(estimator: Any) -> None:
         return
     n_rows = rows.shape[0]
     _wanted(state.get("n_samples_fit_", n_rows) == n_rows, "neighbours of another number of rows")
+    n_features = _n_features(estimator)
+    _wanted(len(rows.shape) == 2 and rows.shape[1] == n_features, "neighbours of other features")  # noqa: PLR2004
+    _check_metric(state.get("effective_metric_params_") or {}, n_features)
     if isinstance(labels, np.ndarray):
         _wanted(len(labels) == n_rows, "neighbours have another number of labels")
         if isinstance(classes, np.ndarray) and labels.ndim == 1 and len(labels):
             _wanted(labels.dtype.kind in "iu" and 0 <= labels.min() <= labels.max() < len(classes), "a label")
+
+
+def _check_metric(parameters: Any, n_features: int) -> None:
+    """Check what a metric that is made anew for each call reads a value of for each feature."""
+    for name in ("w", "V", "VI"):
+        value = parameters.get(name)
+        _wanted(value is None or set(np.shape(value)) == {n_features}, "a metric of other features")
 
 
 def _check_libsvm(estimator: Any) -> None:
@@ -175,6 +190,8 @@ def _check_libsvm(estimator: Any) -> None:
     _wanted(intercepts.shape == (n_pairs,), "a support vector machine has other intercepts")
     for name in ("_probA", "_probB"):
         _wanted(len(state.get(name, ())) in (0, 1, n_pairs), "a support vector machine has other probabilities")
+    if not isinstance(duals, np.ndarray):  # of a model on sparse rows: libsvm takes its numbers as a full table
+        _wanted(duals.nnz == len(duals.data) == (n_classes - 1) * n_vectors, "a support vector machine's coefficients")
     if state.get("kernel") == "precomputed" or callable(state.get("kernel")):
         is_inside = np.all((support >= 0) & (support < state["shape_fit_"][0]))
         _wanted(is_inside and state["shape_fit_"][0] <= _n_features(estimator), "a support vector lies outside")
@@ -190,7 +207,9 @@ def _check_centres(estimator: Any) -> None:
         return
     n_features = _n_features(estimator)
     is_table = isinstance(centres, np.ndarray) and centres.ndim == 2 and centres.shape[1] == n_features  # noqa: PLR2004
-    _wanted(is_table, "cluster centres of other features")
+    _wanted(is_table and len(centres), "cluster centres of other features")
+    n_threads = state.get("_n_threads", 1)
+    _wanted(isinstance(n_threads, int | np.integer) and 1 <= n_threads <= MAX_THREADS, "clusters' number of threads")
     pending = [state["_bisecting_tree"]] if "_bisecting_tree" in state else []
     seen = 0
     while pending:
@@ -229,7 +248,7 @@ def _check_spline(spline: Any) -> None:
     _wanted(isinstance(degree, int | np.integer) and 0 <= degree < 1000, "a spline has no degree")  # noqa: PLR2004
     _wanted(knots.ndim == 1 and np.all(np.diff(knots) >= 0), "a spline's knots are not in order")
     n_wanted = len(knots) - degree - 1
-    _wanted(n_wanted >= degree + 1 and coefficients.shape[state.get("axis", 0)] >= n_wanted, "a spline has too few")
+    _wanted(n_wanted >= degree + 1 and len(coefficients) >= n_wanted, "a spline has too few")
 
 
 def _check_generator(generator: Any) -> None:
@@ -260,6 +279,11 @@ CHECKS: dict[str, Callable[[Any], None]] = {
         _check_hist_gradient_boosting
     ),
     "sklearn.ensemble._hist_gradient_boosting.predictor.TreePredictor": _check_predictor,
+    "sklearn.feature_extraction._dict_vectorizer.DictVectorizer": native_columns.check_vocabulary,
+    "sklearn.feature_extraction._hash.FeatureHasher": native_columns.check_hasher,
+    "sklearn.feature_extraction.text.CountVectorizer": native_columns.check_vocabulary,
+    "sklearn.preprocessing._encoders.OneHotEncoder": native_columns.check_one_hot,
+    "sklearn.preprocessing._label.MultiLabelBinarizer": native_columns.check_vocabulary,
     "sklearn.neighbors._base.NeighborsBase": _check_neighbours,
     "sklearn.neighbors._ball_tree.BinaryTree64": _check_neighbours_tree,
     "sklearn.neighbors._ball_tree.BinaryTree32": _check_neighbours_tree,
