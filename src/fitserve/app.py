@@ -22,7 +22,7 @@ import fitserve.protocols
 from fitserve.apidocs import add_pages
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor, usable_cpus
-from fitserve.errors import FitserveError, ModelNotReadyError
+from fitserve.errors import FitserveError, ModelNotReadyError, SettingsError
 from fitserve.observe.logs import Access, AccessLog, choose_format
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
@@ -82,6 +82,7 @@ def create_app(
         SettingsError: a setting is unknown or out of bounds.
     """
     settings = settings or read_settings()[0]
+    refuse_to_confine(settings)
     if model is None or isinstance(model, str | Path) or hasattr(model, "__fspath__"):
         path = settings.model_path if model is None else Path(model)
         app = FitserveApp(settings, path)
@@ -311,9 +312,7 @@ def _services(settings: Settings, model_path: Path | None, passed: Mapping[str, 
     return Services(
         settings=settings,
         catalog=catalog,
-        lifecycle=Lifecycle(
-            catalog, model_path, verifier_of(settings, passed), is_one_of_several=_is_one_of_several()
-        ),
+        lifecycle=Lifecycle(catalog, model_path, verifier_of(settings, passed), is_one_of_several=_is_one_of_several()),
         engine=Engine(catalog, executor, is_nonfinite_error=settings.nonfinite == "error"),
         executor=executor,
         started_monotonic_s=time.monotonic(),
@@ -323,6 +322,17 @@ def _services(settings: Settings, model_path: Path | None, passed: Mapping[str, 
 def _is_one_of_several() -> bool:
     """Whether a process manager runs this process, which may then have siblings that serve the same file."""
     return multiprocessing.parent_process() is not None or "gunicorn" in os.environ.get("SERVER_SOFTWARE", "")
+
+
+def refuse_to_confine(settings: Settings) -> None:
+    """Refuse a setting that only `fitserve run` keeps: the process of another program is not ours to confine.
+
+    Raises:
+        SettingsError: ``confine = require``.
+    """
+    if settings.confine == "require":
+        msg = "confine = require is kept by `fitserve run` alone: this process belongs to another program"
+        raise SettingsError(msg)
 
 
 async def refuse_start(error: FitserveError, send: Send) -> None:

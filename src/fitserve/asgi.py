@@ -39,11 +39,12 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @cache
 def _application() -> FitserveApp:
-    from fitserve.app import FitserveApp
+    from fitserve.app import FitserveApp, refuse_to_confine
     from fitserve.observe.logs import choose_format, configure_logging
     from fitserve.settings import read_settings
 
     settings, _ = read_settings()
+    refuse_to_confine(settings)
     if settings.trust == "any" and not settings.trust_any_confirmed:
         msg = (
             "trust = any lets a model file run code, and which address this server listens on cannot be known here: "

@@ -28,7 +28,12 @@ def test_a_model_is_packed_in_a_confined_child(models, tmp_path):
     artifact = read_artifact(tmp_path / "out")
 
     assert run.returncode == 0, run.stderr
-    for told in ("species 1.0", "manifest.toml", "2 golden samples of example rows", f"--pin sha256:{artifact.digest}"):
+    for told in (
+        "species 1.0",
+        "manifest.toml",
+        "2 golden samples, of your example rows",
+        f"--pin sha256:{artifact.digest}",
+    ):
         assert told in run.stdout
     assert artifact.golden.outputs["predict"][0] == "setosa"
     assert artifact.metadata == {"owner": "botany"}
@@ -85,4 +90,21 @@ def test_a_class_of_the_notebook_is_told_with_what_to_do(tmp_path):
     assert run.returncode == 1
     assert "__main__" in run.stderr
     assert "Mine" in run.stderr
-    assert "fitserve convert mine.joblib mine.onnx" in run.stderr
+    assert "--code-path DIR" in run.stderr
+
+
+def test_a_class_that_a_pickle_carries_along_is_warned_of(tmp_path):
+    script = (
+        "import cloudpickle\n"
+        "from sklearn.linear_model import LogisticRegression\n"
+        "class Mine(LogisticRegression):\n"
+        "    pass\n"
+        "open('mine.pkl', 'wb').write(cloudpickle.dumps(Mine().fit([[0], [1]], [0, 1])))\n"
+    )
+    subprocess.run([str(servers.BIN / "python"), "-c", script], check=True, cwd=tmp_path)
+
+    run = fitserve("pack", "mine.pkl", "--out", "out", "--trust", "any", "--json", cwd=tmp_path)
+
+    (warning,) = json.loads(run.stdout)["warnings"]
+    assert "holds Mine, defined in a notebook or script" in warning
+    assert "fitserve convert mine.pkl OUT.onnx" in warning

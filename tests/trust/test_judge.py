@@ -78,34 +78,60 @@ def test_a_key_that_is_none_is_told(tmp_path):
 def test_the_remedies_are_commands_for_a_shell():
     error = UntrustedArtifactError("needs", digest=DIGEST, missing=["a.b.C", "d.E"])
 
-    commands = remedies(error, "my models/churn v2.joblib")
+    commands = remedies(error, "my models/churn v2.joblib", TrustPolicy())
 
     assert [shlex.split(command) for command in commands] == [
         ["fitserve", "run", "my models/churn v2.joblib", "--allow", "a.b.C", "--allow", "d.E"],
         ["fitserve", "run", "my models/churn v2.joblib", "--pin", f"sha256:{DIGEST}"],
-        ["fitserve", "convert", "my models/churn v2.joblib", "my models/churn v2.onnx", "--pin", f"sha256:{DIGEST}"],
+        ["fitserve", "convert", "my models/churn v2.joblib", "my models/churn v2.skops", "--pin", f"sha256:{DIGEST}"],
     ]  # fmt: skip
 
 
 def test_a_path_that_looks_like_an_option_stays_a_path():
     error = UntrustedArtifactError("needs", digest=DIGEST, missing=["a.b.C"])
 
-    assert shlex.split(remedies(error, "-rf; touch x")[0])[2] == "./-rf; touch x"
+    assert shlex.split(remedies(error, "-rf; touch x", TrustPolicy())[0])[2] == "./-rf; touch x"
 
 
 @pytest.mark.parametrize("missing", [["a:b.c", "d.E"], ["a b.c; rm"], []])
 def test_what_no_name_can_mend_is_left_to_the_pin(missing):
-    commands = remedies(UntrustedArtifactError("needs", digest=DIGEST, missing=missing), "m.pkl")
+    commands = remedies(UntrustedArtifactError("needs", digest=DIGEST, missing=missing), "m.pkl", TrustPolicy())
 
     assert not any("--allow" in command for command in commands)
     assert commands[0] == f"fitserve run m.pkl --pin sha256:{DIGEST}"
 
 
 def test_what_a_notebook_defined_is_mended_by_no_policy():
-    assert remedies(UntrustedArtifactError("uses", digest=DIGEST, missing=["__main__.C", "d.E"]), "m.pkl") == ()
+    assert (
+        remedies(UntrustedArtifactError("uses", digest=DIGEST, missing=["__main__.C", "d.E"]), "m.pkl", TrustPolicy())
+        == ()
+    )
 
 
 def test_under_data_the_way_out_is_the_allow_list():
-    commands = remedies(UntrustedArtifactError("is of the format", digest=DIGEST), "m.pkl", "data")
+    commands = remedies(UntrustedArtifactError("is of the format", digest=DIGEST), "m.pkl", TrustPolicy("data"))
 
     assert commands == ("fitserve run m.pkl --trust allowlist",)
+
+
+def test_a_pin_or_a_key_that_does_not_fit_is_not_undone(tmp_path):
+    error = UntrustedArtifactError("is not what was pinned", digest=DIGEST)
+
+    assert remedies(error, "m.pkl", TrustPolicy("pinned", pins=frozenset({"0" * 64}))) == ()
+    assert remedies(error, "m.pkl", TrustPolicy("pinned", verify_key=tmp_path / "key.pub")) == ()
+
+
+def test_what_the_operator_gave_stays_in_the_commands(tmp_path):
+    error = UntrustedArtifactError("needs", digest=DIGEST, missing=["d.E"])
+    policy = TrustPolicy(allow=frozenset({"a.B"}), code_path=(tmp_path,))
+
+    first, *others = remedies(error, "m.skops", policy)
+
+    assert first == f"fitserve run m.skops --allow a.B --allow d.E --code-path {tmp_path}"
+    assert others == [f"fitserve run m.skops --pin sha256:{DIGEST} --code-path {tmp_path}"]
+
+
+def test_a_class_of_ones_own_is_named_by_its_folder():
+    commands = remedies(UntrustedArtifactError("is Python code", digest=DIGEST), "models/model.py", TrustPolicy())
+
+    assert commands[0] == "fitserve run models/model.py --code-path models"

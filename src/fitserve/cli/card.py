@@ -43,11 +43,16 @@ def print_model(console: Console, facts: Mapping[str, Any]) -> None:
 
 def print_verification(console: Console, report: Mapping[str, Any]) -> None:
     """Print what trying a model has shown, as :meth:`~fitserve.store.verify.Verifier.verify` reports it."""
+    from fitserve.signature import count
+
     if (golden := report["golden"]) is not None:
         outputs = ", ".join(f"{output['name']} within {output['largest_abs']:.2g}" for output in golden["outputs"])
-        console.print(f"golden samples: {golden['n_rows']} rows answered as when it was packed ({safe(outputs)})")
+        samples = count(golden["n_rows"], "golden sample")
+        console.print(f"{samples} answered as when it was packed ({safe(outputs)})")
     elif report["model"]["is_ready"]:
-        console.print(f"no golden samples (`fitserve pack` makes them); it answered {report['n_self_made_rows']} rows")
+        console.print(
+            f"no golden samples (`fitserve pack` makes them); it answered {count(report['n_self_made_rows'], 'row')}"
+        )
     console.print(f"tried confined: {safe(report['confinement'])}, {report['peak_memory_bytes'] // 2**20} MiB")
 
 

@@ -9,7 +9,7 @@ import typer
 
 from fitserve.cli import refuse
 from fitserve.cli.options import LOADING, with_settings
-from fitserve.errors import ArtifactError, FitserveError, SettingsError
+from fitserve.errors import FitserveError, SettingsError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +63,7 @@ def pack(  # noqa: PLR0913 - one for each option
         settings, _ = read_settings(flags)
         written = write_package(path, out, examples=examples, wanted=wanted, verifier=verifier_of(settings))
     except FitserveError as exc:
-        raise refuse(_with_way_out(exc, path)) from None
+        raise refuse(exc) from None
     _print(written, out, is_json=is_json)
 
 
@@ -77,6 +77,7 @@ def _print(written: Mapping[str, Any], out: Path, *, is_json: bool) -> None:
     from rich.table import Table
 
     from fitserve.cli.card import safe
+    from fitserve.signature import count
 
     console = Console()
     console.print(f"[bold]{safe(written['name'])} {safe(written['version'])}[/bold]  {written['format']}  {out}")
@@ -85,7 +86,9 @@ def _print(written: Mapping[str, Any], out: Path, *, is_json: bool) -> None:
         table.add_row(safe(name), f"{size:,}")
     console.print(table)
     outputs = ", ".join(output["name"] for output in written["golden"]["outputs"])
-    console.print(f"{written['n_rows']} golden samples of {written['rows_are']}: {outputs}; replayed, and the same.")
+    samples = count(written["n_rows"], "golden sample")
+    origin = "made for it" if written["rows_are"] == "self-made" else f"of your {written['rows_are']}"
+    console.print(f"{samples}, {origin}: {outputs}; replayed, and the same.")
     if written["left_out"]:
         console.print(f"Left out, because the model does not take them: {safe(', '.join(written['left_out']))}")
     for warning in written["warnings"]:
@@ -121,13 +124,3 @@ def _labels(text: str | None) -> tuple[str, ...] | None:
         msg = f"--classes: wanted at least two different labels with commas between, came {text[:60]!r}"
         raise SettingsError(msg)
     return labels
-
-
-def _with_way_out(error: FitserveError, path: Path) -> FitserveError:
-    """Add to a refusal of a class of the notebook what would do without it."""
-    if isinstance(error, ArtifactError) and "__main__" in f"{error}{getattr(error, 'missing', ())}":
-        return error.reworded(
-            f"{error}. Classes of __main__ cannot be found where the model serves: move them into a module and save "
-            f"the model again, or convert it where it was made: fitserve convert {path} {path.with_suffix('.onnx')}"
-        )
-    return error

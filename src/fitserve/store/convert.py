@@ -11,7 +11,6 @@ import copy
 import hashlib
 import os
 import tempfile
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fitserve.errors import ArtifactError, SettingsError, UntrustedArtifactError, clip
@@ -139,13 +138,12 @@ def _to_skops(estimator: Any, model: Any, rows: Sequence[Any], policy: TrustPoli
         msg = f"cannot be saved with skops: {type(exc).__name__}: {clip(' '.join(str(exc).split()), 200)}"
         raise ArtifactError(msg) from exc
     artifact = Artifact("converted", "1", hashlib.sha256(data).hexdigest(), data, "model.skops")
-    strict = TrustPolicy(allow=policy.allow)
-    missing: tuple[str, ...] = ()
+    needed: tuple[str, ...] = ()
     try:
-        other = load(artifact, strict)
+        other = load(artifact, TrustPolicy())
     except UntrustedArtifactError as exc:
-        missing = exc.missing
-        other = load(artifact, replace(strict, allow=policy.allow.union(missing)))
+        needed = exc.missing
+        other = load(artifact, TrustPolicy(allow=policy.allow.union(needed)))
     parity = compare(model, other, rows)
     if parity.n_unequal:
         msg = f"is not the same after skops: {parity.n_unequal} of {parity.n_rows} rows were answered otherwise"
@@ -162,7 +160,7 @@ def _to_skops(estimator: Any, model: Any, rows: Sequence[Any], policy: TrustPoli
         "outputs": list(model.signature.outputs),
         "outputs_left_out": [],
         "nulls_refused": [],
-        "needs_allow": sorted(missing),
+        "needs_allow": sorted(needed),
     }
 
 

@@ -64,7 +64,7 @@ def inspect_model(path: Path, verifier: Verifier) -> dict[str, Any]:
         facts["trust"] |= {
             "refusal": str(exc),
             "missing": list(exc.missing),
-            "remedies": list(remedies(exc, str(path), verifier.policy.level)),
+            "remedies": list(remedies(exc, str(path), verifier.policy)),
         }
     return facts
 

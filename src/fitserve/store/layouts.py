@@ -190,6 +190,8 @@ def _versions(folder: Folder, base: str, version: str) -> Found:
 def _single(folder: Folder, base: str) -> Found:
     here = [name for name in folder.files if name.startswith(base) and "/" not in name.removeprefix(base)]
     models = [name for name in here if not name.endswith(_BESIDE) and _is_model(folder, name)]
+    if len(models) > 1:  # modules beside a model are its own
+        models = [name for name in models if not name.endswith(".py")] or models
     if len(models) == 1:
         return Found(models[0], base)
     if models:

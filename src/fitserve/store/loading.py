@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-KEPT = ("confinement", "golden", "n_self_made_rows", "peak_memory_bytes")
+KEPT = ("confinement", "golden", "n_self_made_rows")
 """What of a report stays with the loaded model, to be shown."""
 
 

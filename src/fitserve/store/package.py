@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ArtifactError, InvalidInputError
+from fitserve.estimators.walk import parts_of
 from fitserve.formats import identify
 from fitserve.store.examples import ORIGIN, Examples, example_of, fit_rows, learn_fields, read_examples
 from fitserve.store.files import write_folder
@@ -192,8 +193,22 @@ def _answer(model: Model, artifact: Artifact, rows: Sequence[Any], left_out: Seq
         "libraries": {name: at_fit or now for name, (at_fit, now) in model.facts.libraries.items()},
         "golden": asdict(golden),
         "left_out": list(left_out),
-        "warnings": list(model.facts.warnings),
+        "warnings": [*model.facts.warnings, *_notebook_classes(model, artifact)],
     }
+
+
+def _notebook_classes(model: Model, artifact: Artifact) -> list[str]:
+    """What to say of a pickle that carries what a notebook defined: only pinned or trusted wholly it is loaded."""
+    found = [part for part in parts_of(model) if getattr(part, "__module__", None) == "__main__"]
+    if not found:
+        return []
+    names = ", ".join(sorted({getattr(part, "__name__", type(part).__name__) for part in found}))
+    told = (
+        f"holds {names}, defined in a notebook or script (__main__): it is loaded only where it is pinned. Move them "
+        f"into a module and save the model again, or make it ONNX or skops: "
+        f"fitserve convert {artifact.file_name} OUT.onnx"
+    )
+    return [told]
 
 
 def replay_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | No
 def with_path(error: ArtifactError, path: Path, policy: TrustPolicy) -> ArtifactError:
     """The same error in the operator's words: with the path, and what could be done."""
     text = f"{path} {error}"
-    if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path), policy.level)):
+    if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path), policy)):
         text = "\n  ".join([f"{text}\nIf you trust this file, any of these lets it be served:", *commands])
     return error.reworded(text)
 
@@ -138,23 +138,29 @@ def _memory_for(blobs: Sequence[bytes]) -> int:
 
 
 def enter_with(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> tuple[Artifact, TrustPolicy, Confinement]:
-    """Begin a task: import what the format needs, then be confined, before the bytes are parsed.
+    """Begin a task: be confined, import what the format needs, and bound the memory before the bytes are parsed.
 
     Only their heads are looked at before, by our own code, to know the format.
     """
-    artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
-    extend_path(policy.code_path)
-    identify(artifact).prepare()
     scratch = request["scratch"]
     if scratch is not None:
         tempfile.tempdir = scratch
+    sandbox = Sandbox(
+        writable=() if scratch is None else (Path(scratch),),
+        connect=tuple((host, port) for host, port in request["destinations"]),
+        may_tighten=True,
+    )
+    enter(sandbox)  # before any library is imported that starts threads
+    artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
+    extend_path(policy.code_path)
+    identify(artifact).prepare()
     confinement = enter(
-        Sandbox(
-            writable=() if scratch is None else (Path(scratch),),
-            connect=tuple((host, port) for host, port in request["destinations"]),
+        replace(
+            sandbox,
             memory_bytes=request["memory_bytes"],
             cpu_s=int(request["deadline_s"]) + 1,
             file_bytes=request["memory_bytes"],
+            may_tighten=False,
         )
     )
     return artifact, policy, confinement

@@ -10,7 +10,7 @@ from fitserve.errors import UntrustedArtifactError
 from fitserve.trust.allowlist import is_full_name
 
 if TYPE_CHECKING:
-    from fitserve.trust.policy import TrustLevel, TrustPolicy
+    from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
 
 HOLDS_CODE = "is {}, which can run code when it is loaded; the trust level 'data' takes formats that hold none"
@@ -85,24 +85,28 @@ def require_signed(artifact: Artifact, policy: TrustPolicy) -> None:
     verify_signature(files, artifact.signature, policy.verify_key, digest=artifact.digest)
 
 
-def remedies(error: UntrustedArtifactError, path: str, level: TrustLevel = "allowlist") -> tuple[str, ...]:
+def remedies(error: UntrustedArtifactError, path: str, policy: TrustPolicy) -> tuple[str, ...]:
     """Return the command lines that would let the file at ``path`` be served, each fit for a shell.
 
-    None for a file that needs what a notebook defined: no policy brings that here. Dotted names, which no
-    ``--allow`` can take, leave the pin and the conversion.
+    None where only the operator's own policy stands in the way, a pin or a key that does not fit: what was
+    configured outside of the file is not undone by the file. None either for what a notebook defined: no policy
+    brings that here. Names that no ``--allow`` can take leave the pin and the conversion.
     """
-    if any(name.startswith("__main__") for name in error.missing):
+    if policy.pins or policy.verify_key or any(name.startswith("__main__") for name in error.missing):
         return ()
     quoted = shlex.quote(f"./{path}" if path.startswith("-") else path)
-    run = f"fitserve run {quoted}"
-    if level == "data" and not error.missing:
-        return (f"{run} --trust allowlist",)
+    stem, suffix = re.sub(r"\.\w+$", "", path), path.rpartition(".")[2].lower()
+    code_path = "".join(f" --code-path {shlex.quote(str(folder))}" for folder in policy.code_path)
+    if policy.level == "data" and not error.missing:
+        return (f"fitserve run {quoted} --trust allowlist{code_path}",)
     pin = f"--pin sha256:{error.digest}"
     lines = []
+    if suffix == "py":
+        lines.append(f"fitserve run {quoted} --code-path {shlex.quote(path.rpartition('/')[0] or '.')}")
     if error.missing and all(map(is_full_name, error.missing)):
-        lines.append(" ".join([run, *(f"--allow {shlex.quote(name)}" for name in error.missing)]))
-    lines.append(f"{run} {pin}")
-    if error.missing:
-        out = shlex.quote(re.sub(r"\.\w+$", "", path) + ".onnx")
-        lines.append(f"fitserve convert {quoted} {out} {pin}")
+        allow = "".join(f" --allow {shlex.quote(name)}" for name in [*sorted(policy.allow), *error.missing])
+        lines.append(f"fitserve run {quoted}{allow}{code_path}")
+    lines.append(f"fitserve run {quoted} {pin}{code_path}")
+    if error.missing and suffix != "skops":
+        lines.append(f"fitserve convert {quoted} {shlex.quote(f'{stem}.skops')} {pin}{code_path}")
     return tuple(lines)
