@@ -59,8 +59,8 @@ class Report:
 {chr(10).join(map(self._level, LEVELS))}
 
 The last three columns are of the refusals: the time to the answer, and the peak memory of the child, which holds
-Python and the libraries too. The bounds are {MOST_S:g} s and {MOST_BYTES // MIB} MiB. Left out of the times is what only
-the deadline ends, `load_timeout_s`, here {DEADLINE_S:g} s: {_listed(late)}."""
+Python and the libraries too. The bounds are {MOST_S:g} s and {MOST_BYTES // MIB} MiB. Left out of the times is
+what only the deadline ends, `load_timeout_s`, here {DEADLINE_S:g} s: {_listed(late)}."""
 
     def _damaged(self) -> str:
         n_died = sum(counts["died"] for counts in self.damaged.values())
