@@ -9,7 +9,7 @@ import zipfile
 import numpy as np
 import pytest
 import skops.io
-from formats.samples import _classes, _matrix, artifact_of, sample, xgboost_model
+from formats.samples import _classes, _matrix, artifact_of, catboost_model, lightgbm_model, sample, xgboost_model
 from sklearn.ensemble import HistGradientBoostingClassifier, RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
@@ -97,9 +97,91 @@ def test_a_vouched_file_may_need_what_it_likes():
     assert FORMAT.load(made, TrustPolicy(level="pinned", pins=frozenset({made.digest})))
 
 
-def test_a_booster_is_to_be_saved_in_its_own_format():
-    with pytest.raises(UntrustedArtifactError, match=r"XGBoost as \.ubj"):
-        FORMAT.load(artifact(xgboost_model("binary").estimator), TrustPolicy())
+def test_a_catboost_model_is_to_be_saved_in_its_own_format():
+    with pytest.raises(UntrustedArtifactError, match=r"save a model of CatBoost as \.cbm"):
+        FORMAT.load(artifact(catboost_model("binary").estimator), TrustPolicy())
+
+
+BOOSTERS = [xgboost_model, lightgbm_model]
+
+
+@pytest.mark.parametrize("make", BOOSTERS)
+def test_wrappers_of_boosters_answer_as_they_were_fitted(make):
+    estimator = make("binary").estimator
+    served = FORMAT.load(artifact(estimator), TrustPolicy())
+
+    probabilities = served.predict(served.signature.check(_matrix()[:20].tolist())).probabilities
+
+    np.testing.assert_allclose(probabilities[0], estimator.predict_proba(_matrix()[:20]))
+    with pytest.raises(UntrustedArtifactError):
+        FORMAT.load(artifact(estimator), TrustPolicy(level="data"))
+
+
+def booster_node(schema):
+    return schema["content"]["content"]["_Booster"]
+
+
+def doctored(make, change):
+    """The file of a fitted wrapper whose schema was changed."""
+
+    def rewrite(content):
+        schema = json.loads(content)
+        change(schema, booster_node(schema))
+        return json.dumps(schema).encode()
+
+    return artifact_of(rewritten(artifact(make("binary").estimator).data, schema_json=rewrite))
+
+
+def damage_text(schema, booster):
+    handle = booster["content"]["content"]["_handle"]
+    handle["content"] = handle["content"].replace("left_child=1", "left_child=999999")
+
+
+def stand_for(part):
+    """Put a node before the state of the booster that skops takes for a part of it."""
+
+    def change(schema, booster):
+        real = booster["content"] if part == "state" else booster["content"]["key_types"]
+        schema["content"]["content"] = {"before": {**real, "content": real["content"] and type(real["content"])()}} | (
+            schema["content"]["content"]
+        )
+
+    return change
+
+
+def rename_model(schema, booster):
+    content = booster["content"]["content"]
+    content["_HANDLE"] = content.pop("_handle" if "_handle" in content else "handle")
+
+
+def drop_state(schema, booster):
+    booster["content"] = None
+
+
+@pytest.mark.parametrize(
+    ("make", "change", "told"),
+    [
+        (lightgbm_model, damage_text, "tree|child|leaf"),
+        *((make, stand_for(part), "in a way in which skops") for make in BOOSTERS for part in ("state", "keys")),
+        *((make, rename_model, "in a way in which skops") for make in BOOSTERS),
+        *((make, drop_state, "in a way in which skops") for make in BOOSTERS),
+    ],
+)
+def test_a_booster_whose_native_model_was_not_looked_at_is_refused(make, change, told):
+    with pytest.raises(ArtifactError, match=told):
+        FORMAT.load(doctored(make, change), TrustPolicy())
+
+
+def test_a_damaged_native_model_never_reaches_xgboost():
+    made = artifact(xgboost_model("binary").estimator)
+    name = next(n for n in zipfile.ZipFile(io.BytesIO(made.data)).namelist() if n.endswith(".bin"))
+
+    data = rewritten(
+        made.data, **{name.replace(".", "_"): lambda content: content.replace(b"left_children", b"left_childrem")}
+    )
+
+    with pytest.raises(ArtifactError):
+        FORMAT.load(artifact_of(data), TrustPolicy())
 
 
 def test_a_type_of_the_list_is_not_called():

@@ -17,6 +17,7 @@ from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.estimators.model import EstimatorModel
 from fitserve.estimators.walk import has_method
 from fitserve.formats.base import Format, is_vouched_for, require
+from fitserve.formats.skops_boosters import check_boosters
 from fitserve.trust.allowlist import uses_of
 from fitserve.trust.decompress import open_zip
 from fitserve.trust.explain import missing_names
@@ -33,7 +34,7 @@ _SCHEMA = "schema.json"
 _LOADERS = {"sklearn.tree._tree.Tree": "TreeNode", "numpy.dtype": "DTypeNode"}
 """What restores a type that skops saves in its own way; other objects have one loader."""
 
-_NATIVE = frozenset({"catboost.core.CatBoost", "lightgbm.basic.Booster", "xgboost.core.Booster"})
+_PACKAGES = ("sklearn.", "lightgbm.", "xgboost.")
 
 
 def matches(artifact: Artifact) -> bool:
@@ -63,6 +64,7 @@ def load(artifact: Artifact, policy: TrustPolicy) -> EstimatorModel:
             _judge(needed, artifact, policy)
             if not is_vouched_for(artifact, policy):
                 check_loaders(members[_SCHEMA], set(needed) - policy.allow)
+                check_boosters(members, _SCHEMA)
             estimator = skops_io.loads(artifact.data, trusted=needed)
         except ArtifactError:
             raise
@@ -82,15 +84,15 @@ def _judge(needed: list[str], artifact: Artifact, policy: TrustPolicy) -> None:
     missing = [] if is_vouched_for(artifact, policy) else [name for name in needed if not _is_allowed(name, policy)]
     if missing:
         reason = missing_names(missing, policy)
-        if any(name in _NATIVE for name in missing):
-            reason += "; save a booster in its own format: XGBoost as .ubj, LightGBM as text, CatBoost as .cbm"
+        if any(name.startswith("catboost.") for name in missing):
+            reason += "; save a model of CatBoost as .cbm"
         raise UntrustedArtifactError(reason, digest=artifact.digest, missing=missing)
 
 
 def _is_allowed(name: str, policy: TrustPolicy) -> bool:
     """Whether the operator or the list trusts a type that skops does not.
 
-    Nothing that the list has as a function counts, and no booster: its native part would be loaded unchecked.
+    Nothing that the list has as a function counts, and no CatBoost: its native part would be loaded unchecked.
     """
     if policy.level == "data":
         return False
@@ -99,7 +101,8 @@ def _is_allowed(name: str, policy: TrustPolicy) -> bool:
     if name in _LOADERS:
         return bool(uses_of(name, policy))
     uses = uses_of(name, policy)
-    return name.startswith("sklearn.") and not uses.isdisjoint({"new", "type"}) and "value" not in uses
+    is_of_them = name.startswith(_PACKAGES) or name == "collections.OrderedDict"  # LightGBM's best scores
+    return is_of_them and not uses.isdisjoint({"new", "type"}) and "value" not in uses
 
 
 def check_loaders(schema: bytes, needed: AbstractSet[str]) -> None:
