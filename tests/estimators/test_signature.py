@@ -167,6 +167,20 @@ def length(frame):
     return frame.apply(lambda column: column.str.len())
 
 
+@pytest.mark.parametrize(
+    ("shift", "spelt"), [("0h", "2024-01-01"), ("8h", "2024-01-01T08:00:00"), ("1ms", "2024-01-01T00:00:00.001")]
+)
+def test_dates_that_an_encoder_keeps_are_spelt_no_longer_than_they_need(shift, spelt):
+    table = T[["booked"]] + pd.Timedelta(shift)
+    model = make_pipeline(OneHotEncoder(handle_unknown="ignore"), LogisticRegression()).fit(table, target())
+    served = snapshot(model)
+
+    assert served.signature.inputs[0].categories[0] == spelt
+    np.testing.assert_array_equal(
+        served.predict(served.signature.check(records(table))).probabilities[0], model.predict_proba(table)
+    )
+
+
 def test_functions_that_read_dates_and_texts_are_found_out():
     columns = make_column_transformer(
         (FunctionTransformer(year), ["booked"]), (FunctionTransformer(length), ["sex"]), (SimpleImputer(), ["age"])

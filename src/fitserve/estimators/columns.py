@@ -50,7 +50,7 @@ def category_column(name: str, values: NDArray[Any], origin: str, *, is_closed: 
     """The column of an encoder that keeps the categories of its column, missing ones among them."""
     if values.dtype.kind == "M":
         times = values[~np.isnat(values)]
-        labels: list[Any] = [str(time) for time in np.datetime_as_string(times)]
+        labels: list[Any] = _spelt(times)
         field = Field(name, "datetime", learnt_from=origin)
         is_nullable = len(times) < len(values) or not is_closed
         return Column(
@@ -69,6 +69,12 @@ def category_column(name: str, values: NDArray[Any], origin: str, *, is_closed: 
         learnt_from=origin,
     )
     return Column(field, known=values, null=None if None in everything else NO_NUMBER)
+
+
+def _spelt(times: NDArray[np.datetime64]) -> list[Any]:
+    """Dates and times as they are sent: no longer than the finest of them needs, and to the microsecond at most."""
+    unit: Any = next((u for u in ("D", "s", "ms") if (times == times.astype(f"datetime64[{u}]")).all()), "us")
+    return [str(text) for text in np.datetime_as_string(times.astype(f"datetime64[{unit}]"))]
 
 
 def level_column(name: str, levels: Sequence[Any], origin: str, *, is_closed: bool = False) -> Column:
