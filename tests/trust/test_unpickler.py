@@ -17,6 +17,7 @@ from sklearn.preprocessing import FunctionTransformer
 from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.trust.allowlist import current_name, parse, uses_of
 from fitserve.trust.policy import TrustPolicy
+from fitserve.trust.structure import check_structure
 from fitserve.trust.unpickler import load_pickle
 
 DIGEST = "a" * 64
@@ -209,3 +210,42 @@ def test_a_prefix_of_a_listed_name_is_not_listed():
     assert uses_of("sklearn.tree._tree.Tree", POLICY)
     assert not uses_of("sklearn.tree._tree", POLICY)
     assert not uses_of("sklearn.tree._tree.Tree.__reduce__", POLICY)
+
+
+@pytest.mark.parametrize("change", ["a length", "no model", "a path"])
+def test_a_catboost_model_is_looked_at_before_catboost_sees_it(change):
+    import catboost
+
+    data = catboost.CatBoostRegressor(iterations=2, depth=2, verbose=False, allow_writing_files=False)
+    data.fit(np.arange(20.0).reshape(10, 2), np.arange(10.0))
+    state = data.__getstate__()
+    model = bytearray(state["__model"])
+    model[4:8] = b"\xff\xff\xff\x7f"
+    state["__model"] = {"a length": bytes(model), "no model": None, "a path": "/etc/passwd"}[change]
+    inner = pickle.dumps(state, protocol=2)[2:-1]
+    made = hostile_files.new(hostile_files.name("catboost.core", "CatBoostRegressor"))
+
+    with pytest.raises(ArtifactError, match="is damaged"):
+        load_pickle(b"\x80\x04" + hostile_files.build(made, inner) + b".", POLICY, digest=DIGEST)
+
+
+@pytest.mark.parametrize("module", ["neighbors._kd_tree", "neighbors._ball_tree", "metrics._dist_metrics"])
+@pytest.mark.parametrize(
+    "cls", ["numpy.random._generator.Generator", "numpy.random._mt19937.MT19937", "sklearn.linear_model._ridge.Ridge"]
+)
+def test_nothing_else_is_made_empty(module, cls):
+    maker = hostile_files.name(f"sklearn.{module}", "newObj")
+    data = hostile_files.file(hostile_files.call(maker, hostile_files.name(*cls.rsplit(".", 1))))
+
+    with pytest.raises(ArtifactError, match="is made oddly"):
+        load_pickle(data, POLICY, digest=DIGEST)
+
+
+def test_the_state_of_a_generator_inside_of_another_is_checked():
+    generator = np.random.Generator(np.random.MT19937(0))
+    state = generator.bit_generator.state
+    state["state"]["pos"] = 100_000
+    generator.bit_generator.state = state
+
+    with pytest.raises(ArtifactError, match="a random generator's position lies outside its state"):
+        check_structure({"a": generator})

@@ -255,6 +255,8 @@ def _check_generator(generator: Any) -> None:
     """Check a random generator's state (mt19937.h: ``mt19937_next`` reads key[pos])."""
     if isinstance(generator, np.random.RandomState):
         check_random_state(generator.get_state(legacy=False))
+    elif isinstance(generator, np.random.Generator):
+        check_random_state(generator.bit_generator.state)
     else:
         check_random_state(generator.state)
 
@@ -269,6 +271,7 @@ def held_by(thing: object) -> Any:
 
 CHECKS: dict[str, Callable[[Any], None]] = {
     "numpy.random.mtrand.RandomState": _check_generator,
+    "numpy.random._generator.Generator": _check_generator,
     "numpy.random._mt19937.MT19937": _check_generator,
     "scipy.interpolate._bsplines.BSpline": _check_spline,
     "scipy.sparse._compressed._cs_matrix": _check_compressed,

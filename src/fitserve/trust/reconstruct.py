@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fitserve.trust import arrays
+from fitserve.trust import arrays, native_states
 from fitserve.trust.arrays import damaged, wanted
 
 if TYPE_CHECKING:
@@ -237,38 +237,6 @@ def make_index(*args: Any) -> Any:
     return _new_Index(args[0], dict(args[1]))
 
 
-def set_lightgbm_state(booster: Any, state: Any) -> None:
-    """Give a LightGBM booster its model, after its numbers were looked at.
-
-    Raises:
-        ArtifactError: LightGBM would read other memory.
-    """
-    from fitserve.trust.native_lightgbm import check_lightgbm
-
-    wanted(type(state) is dict, "a booster has no model")
-    model = state.get("_handle", state.get("handle"))
-    if model is not None:
-        wanted(type(model) is str, "a booster has no model")
-        check_lightgbm(model.encode())
-    type(booster).__setstate__(booster, state)
-
-
-def set_xgboost_state(booster: Any, state: Any) -> None:
-    """Give an XGBoost booster its model, after its numbers were looked at.
-
-    Raises:
-        ArtifactError: XGBoost would read other memory.
-    """
-    from fitserve.trust.native_xgboost import check_xgboost
-
-    wanted(type(state) is dict and "handle" in state, "a booster has no model")
-    model = state["handle"]
-    if model is not None:
-        wanted(type(model) is bytearray, "a booster has no model")
-        check_xgboost(bytes(model))
-    type(booster).__setstate__(booster, state)
-
-
 GUARDED: dict[str, Callable[..., Any]] = {
     "numpy.dtype": arrays.make_dtype,
     "numpy._core.multiarray._reconstruct": arrays.make_array,
@@ -279,6 +247,9 @@ GUARDED: dict[str, Callable[..., Any]] = {
     "numpy.random._pickle.__generator_ctor": make_generator,
     "numpy.random._pickle.__randomstate_ctor": make_random_state,
     "sklearn.tree._tree.Tree": make_tree,
+    "sklearn.neighbors._ball_tree.newObj": native_states.make_neighbours_tree,
+    "sklearn.neighbors._kd_tree.newObj": native_states.make_neighbours_tree,
+    "sklearn.metrics._dist_metrics.newObj": native_states.make_metric,
     "builtins.set": make_set,
     "_codecs.encode": encode,
     "builtins.frozenset": make_frozenset,
@@ -295,8 +266,12 @@ STATES: dict[str, Callable[[Any, Any], None]] = {
     "numpy.matrix": arrays.set_array_state,
     "numpy.ma.MaskedArray": arrays.set_masked_array_state,
     "functools.partial": set_partial_state,
-    "lightgbm.basic.Booster": set_lightgbm_state,
-    "xgboost.core.Booster": set_xgboost_state,
+    "catboost.core.CatBoost": native_states.set_catboost_state,
+    "catboost.core.CatBoostClassifier": native_states.set_catboost_state,
+    "catboost.core.CatBoostRanker": native_states.set_catboost_state,
+    "catboost.core.CatBoostRegressor": native_states.set_catboost_state,
+    "lightgbm.basic.Booster": native_states.set_lightgbm_state,
+    "xgboost.core.Booster": native_states.set_xgboost_state,
     "numpy.random.mtrand.RandomState": set_random_state,
     "numpy.random._mt19937.MT19937": set_random_state,
 }
