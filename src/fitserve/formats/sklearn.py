@@ -50,11 +50,18 @@ def matches(artifact: Artifact) -> bool:
     return is_pickle or is_zlib or head.startswith(COMPRESSED)
 
 
+def prepare() -> None:
+    """Import what most pickles of models need; the rest is imported by name."""
+    import joblib  # noqa: F401
+    import sklearn.pipeline  # noqa: F401
+
+
 FORMAT = Format(
     name="pickle",
     suffixes=(".joblib", ".pkl", ".pickle"),
     matches=matches,
     load=load,
+    prepare=prepare,
     holds_code=True,
 )
 

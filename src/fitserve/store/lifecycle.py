@@ -13,7 +13,7 @@ from fitserve.formats.base import hooks_of
 from fitserve.store.describe import notes_of
 from fitserve.store.loading import load_artifact, stop, stop_when_unused
 from fitserve.store.repository import read_artifact
-from fitserve.store.verify import Verifier, with_path
+from fitserve.store.verify import Verifier, verified, with_path
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,7 +32,7 @@ def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
         ArtifactError: it cannot be served; the text names no path.
     """
     artifact, verifier = read_artifact(path), verifier or Verifier()
-    return load_artifact(artifact, verifier.policy, report=verifier.verify(artifact))
+    return load_artifact(artifact, verifier.policy, report=verified(artifact, verifier))
 
 
 class Lifecycle:
@@ -143,4 +143,4 @@ class Lifecycle:
                 "the old version: send SIGHUP to their parent process, which replaces all of them, or restart it"
             )
             raise ConflictError(msg)
-        return load_artifact(artifact, self._verifier.policy, report=self._verifier.verify(artifact))
+        return load_artifact(artifact, self._verifier.policy, report=verified(artifact, self._verifier))

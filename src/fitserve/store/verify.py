@@ -6,10 +6,12 @@ that, comes back; then a serving process loads the same bytes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import resource
 import shutil
 import tempfile
+import threading
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,6 +118,20 @@ def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | No
         destinations=settings.destinations,
         passed=passed or {},
     )
+
+
+def verified(artifact: Artifact, verifier: Verifier) -> Mapping[str, Any]:
+    """What :meth:`Verifier.verify` reports; meanwhile this process imports what it will need to load the same bytes."""
+    importing = threading.Thread(target=_import_ahead, args=(artifact,), name="fitserve-imports", daemon=True)
+    importing.start()
+    report = verifier.verify(artifact)
+    importing.join()
+    return report
+
+
+def _import_ahead(artifact: Artifact) -> None:
+    with contextlib.suppress(Exception):  # whoever loads it meets the same
+        identify(artifact).prepare()
 
 
 def with_path(error: ArtifactError, path: Path, policy: TrustPolicy) -> ArtifactError:
