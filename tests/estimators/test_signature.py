@@ -181,6 +181,23 @@ def test_dates_that_an_encoder_keeps_are_spelt_no_longer_than_they_need(shift, s
     )
 
 
+@pytest.mark.parametrize("zone", ["UTC", "Europe/Oslo"])
+@pytest.mark.parametrize("unknown", ["ignore", "error"])
+def test_dates_with_an_offset_are_one_instant_however_they_are_spelt(zone, unknown):
+    table = pd.DataFrame({"at": T.booked.dt.tz_localize(zone), "sex": T.sex})
+    model = make_pipeline(OneHotEncoder(handle_unknown=unknown), LogisticRegression()).fit(table, target())
+    served = snapshot(model)
+    in_utc = [
+        {**row, "at": str(at.tz_convert("UTC").isoformat())}
+        for row, at in zip(records(table), table["at"], strict=True)
+    ]
+
+    assert served.signature.inputs[0].kind == "datetime"
+    for rows in (records(table), in_utc):
+        outputs = served.predict(served.signature.check(rows))
+        np.testing.assert_array_equal(outputs.probabilities[0], model.predict_proba(table))
+
+
 def test_functions_that_read_dates_and_texts_are_found_out():
     columns = make_column_transformer(
         (FunctionTransformer(year), ["booked"]), (FunctionTransformer(length), ["sex"]), (SimpleImputer(), ["age"])

@@ -57,6 +57,11 @@ def category_column(name: str, values: NDArray[Any], origin: str, *, is_closed: 
             replace(field, categories=tuple(labels), is_closed=is_closed, is_nullable=is_nullable), known=values
         )
     everything = values.tolist()
+    if zone_of(values) is not None:  # dates with an offset come as objects
+        times = [np.datetime64(one.tz_convert(None), "us") for one in everything if not is_missing(one)]
+        found = category_column(name, np.array(times), origin, is_closed=is_closed)
+        is_nullable = found.field.is_nullable or len(times) < len(everything)
+        return replace(found, field=replace(found.field, is_nullable=is_nullable), known=values)
     labels = [label for label in everything if not is_missing(label)]
     # What pandas calls boolean, with nulls, an encoder sees as floats.
     may_be_booleans = values.dtype.kind == "f" and set(labels) <= {0.0, 1.0}
@@ -69,6 +74,13 @@ def category_column(name: str, values: NDArray[Any], origin: str, *, is_closed: 
         learnt_from=origin,
     )
     return Column(field, known=values, null=None if None in everything else NO_NUMBER)
+
+
+def zone_of(values: NDArray[Any]) -> Any:
+    """The time zone of dates with an offset, None of any other values."""
+    listed: list[Any] = values.tolist() if values.dtype == object else []
+    first = next((one for one in listed if not is_missing(one)), None)
+    return getattr(first, "tzinfo", None) if hasattr(first, "tz_convert") else None
 
 
 def _spelt(times: NDArray[np.datetime64]) -> list[Any]:
@@ -95,8 +107,12 @@ def kind_of(labels: Iterable[Any]) -> Kind:
 
 
 def is_missing(label: Any) -> bool:
-    """Whether a value stands for none: None, NaN, or pandas' NA."""
-    return label is None or (isinstance(label, float) and math.isnan(label)) or type(label).__name__ == "NAType"
+    """Whether a value stands for none: None, NaN, or pandas' NA and NaT."""
+    return (
+        label is None
+        or (isinstance(label, float) and math.isnan(label))
+        or type(label).__name__ in {"NAType", "NaTType"}
+    )
 
 
 _SPECIFIC: tuple[Kind, ...] = ("any", "numeric", "number", "boolean", "datetime", "string")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from fitserve.errors import ArtifactError
-from fitserve.estimators.columns import Column, is_missing
+from fitserve.estimators.columns import Column, is_missing, zone_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -82,7 +82,7 @@ def converted(column: Column, values: NDArray[Any]) -> Any:
     if column.levels is not None:
         return _categorical(column.levels, values)
     if values.dtype.kind == "M":
-        return values if column.known is None else values.astype(column.known.dtype)
+        return values if column.known is None else _dates(values, column.known)
     if column.is_hashed:
         return _objects([_hashable(value) for value in values.tolist()])
     if column.known is not None and column.known.dtype.kind not in "fiub":
@@ -98,6 +98,16 @@ def converted(column: Column, values: NDArray[Any]) -> Any:
     if kinds == {bool}:
         return values.astype(np.bool_)
     return _objects([column.null if value is None else value for value in found]) if type(None) in kinds else values
+
+
+def _dates(values: NDArray[Any], known: NDArray[Any]) -> Any:
+    """Dates in the unit of those that were fitted, or in their time zone."""
+    zone = zone_of(known)
+    if zone is None:
+        return values.astype(known.dtype)
+    import pandas as pd
+
+    return pd.DatetimeIndex(values, tz="UTC").tz_convert(zone)
 
 
 def _objects(values: Sequence[Any]) -> NDArray[Any]:
