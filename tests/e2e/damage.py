@@ -23,6 +23,9 @@ def outcomes(client: httpx2.Client, current: Path, good: Good, n: int, seed: int
     reply = client.post("/model/reload")
     assert reply.status_code == 200, reply.text
     expected = answers(client, good.rows)
+    # Else the answers would prove nothing of the damaged: all could be refused for one and the same reason.
+    assert expected[0] == 200, expected
+    assert answers(client, [scattered(good.rows[0], rng) for _ in range(20)])[0] == 200
     for i, damaged in enumerate(mutants(good, n, seed)):
         point(current, damaged.write(current.with_name(f"damaged-{good.digest[:8]}-{i}")))
         try:
@@ -48,15 +51,15 @@ def _outcome(client: httpx2.Client, rows: list, expected: list, rng: random.Rand
 
 def answers(client: httpx2.Client, rows: list) -> list:
     """The status, and what is answered; a status that no damage excuses is an error."""
-    reply = client.post("/predict/batch", json={"features": rows})
+    reply = client.post("/predict/batch", json={"instances": rows})
     assert reply.status_code in {200, 422, 500}, reply.text
     document = reply.json()
     return [reply.status_code, document.get("predictions"), document.get("probabilities")]
 
 
 def scattered(row: list, rng: random.Random) -> list:
-    """A row of the same columns with other numbers, large ones among them."""
-    return [rng.choice((rng.gauss(0, 3), 0.0, -1e30, 1e300)) for _ in row]
+    """A row of the same columns with other numbers, large ones among them that float32 can hold."""
+    return [rng.choice((rng.gauss(0, 3), 0.0, -1e30, 1e30)) for _ in row]
 
 
 def point(link: Path, target: Path) -> None:
