@@ -16,7 +16,10 @@ from sklearn.preprocessing import FunctionTransformer
 
 from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.trust.allowlist import current_name, parse, uses_of
+from fitserve.trust.machine import MAX_STATE_ITEMS
 from fitserve.trust.policy import TrustPolicy
+from fitserve.trust.scan import Scan
+from fitserve.trust.stream import Stream
 from fitserve.trust.structure import check_structure
 from fitserve.trust.unpickler import load_pickle
 
@@ -249,3 +252,34 @@ def test_the_state_of_a_generator_inside_of_another_is_checked():
 
     with pytest.raises(ArtifactError, match="a random generator's position lies outside its state"):
         check_structure({"a": generator})
+
+
+@pytest.mark.parametrize("container", ["dict", "set", "frozenset"])
+def test_keys_cannot_share_one_hash(container):
+    keys = [hostile_files.number(i * (2**61 - 1)) for i in range(3)]
+    bodies = {
+        "dict": b"}(" + b"".join(key + b"N" for key in keys) + b"u",
+        "set": b"\x8f(" + b"".join(keys) + b"\x90",
+        "frozenset": b"(" + b"".join(keys) + b"\x91",
+    }
+
+    with pytest.raises(ArtifactError, match="huge numbers as keys"):
+        load_pickle(hostile_files.file(bodies[container]), POLICY, digest=DIGEST)
+
+
+def test_the_memo_is_not_searched_whole_for_each_dtype():
+    machine = Scan(Stream(b""))
+    machine.memo = CountingMemo(dict.fromkeys(range(100000)))
+    machine.stack = [np.dtype("f8")]
+
+    machine._replace(machine.stack[-1], np.dtype("f4"))
+
+    assert machine.memo.n_read <= MAX_STATE_ITEMS
+
+
+class CountingMemo(dict):
+    n_read = 0
+
+    def __getitem__(self, key):
+        self.n_read += 1
+        return super().__getitem__(key)

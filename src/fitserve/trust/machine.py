@@ -11,6 +11,7 @@ Source: Python's Lib/pickletools.py (the opcodes); joblib 1.6, ``numpy_pickle.py
 from __future__ import annotations
 
 import _compat_pickle
+import itertools
 import math
 import pickle
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 MAX_DEPTH = 5_000
 """How deep containers under construction may lie in one another; pickling itself ends at about 1 000."""
+
+
+MAX_STATE_ITEMS = 4_096
+"""How many objects the state of a dtype may note: a search of all would take quadratic time."""
 
 
 class Machine(pickle._Unpickler):  # noqa: SLF001 - the C one cannot be given opcodes
@@ -147,7 +152,7 @@ class Machine(pickle._Unpickler):  # noqa: SLF001 - the C one cannot be given op
     def _replace(self, old: Any, new: Any) -> None:
         """Put another object in the place of the one on the stack, and in its place in the memo."""
         self.stack[-1] = new
-        for key in reversed(self.memo):  # it was noted just before its state
+        for key in itertools.islice(reversed(self.memo), MAX_STATE_ITEMS):  # it was noted just before its state
             if self.memo[key] is old:
                 self.memo[key] = new
                 break

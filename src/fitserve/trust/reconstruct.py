@@ -6,6 +6,7 @@ memory that is not theirs, take memory without bound, or call what they are give
 
 from __future__ import annotations
 
+import sys
 from collections import OrderedDict, defaultdict
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ MT19937_WORDS = 624
 
 MAX_KEY_ITEMS = 1_000
 MAX_KEY_DEPTH = 4
+MAX_KEY = sys.hash_info.modulus
+"""Integers from here on share the hashes of smaller ones: thousands with one hash take minutes to store."""
 PLAIN_KEYS = frozenset({str, int, float, bool, bytes, type(None)})
 
 
@@ -32,6 +35,9 @@ def check_keys(keys: Sequence[Any]) -> None:
     Raises:
         ArtifactError: a tuple in a tuple in a tuple …, or one of thousands of items.
     """
+    numbers = [key for key in keys if type(key) is int]
+    if numbers:
+        wanted(min(numbers) > -MAX_KEY and max(numbers) < MAX_KEY, "it uses huge numbers as keys")
     if PLAIN_KEYS.issuperset(map(type, keys)):
         return
     for key in keys:
