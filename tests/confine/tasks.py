@@ -310,6 +310,10 @@ def long_reply(request: dict, blobs: list[memoryview]) -> dict:
     return {"long": "x" * request["bytes"]}
 
 
+def many_values(request: dict, blobs: list[memoryview]) -> dict:
+    return {"many": [[]] * request["n"]}
+
+
 def unjsonable(request: dict, blobs: list[memoryview]) -> dict:
     return {"x": object()}
 

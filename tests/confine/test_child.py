@@ -182,6 +182,7 @@ def test_a_reply_has_a_bound():
         LENGTH.pack(1 << 63),
         LENGTH.pack(100) + b"{}",
         LENGTH.pack(2) + b"{}more",
+        LENGTH.pack(26) + b'{"memory_bytes": Infinity}',
         LENGTH.pack(3) + b"\xff\xff\xff",
         LENGTH.pack(100_000) + b"[" * 100_000,
         LENGTH.pack(2) + b"[]",
@@ -196,6 +197,20 @@ def test_a_reply_has_a_bound():
 def test_a_hostile_reply_is_an_artifact_error(run, reply):
     with pytest.raises(ArtifactError):
         run("write_reply", {"hex": reply.hex()})
+
+
+def test_a_reply_of_many_values_is_not_parsed(run):
+    with pytest.raises(ArtifactError, match="answers with more than 1000000 values"):
+        run("many_values", {"n": 1_000_001})
+
+
+def test_a_child_that_says_more_than_its_reply_does_not_end_the_template(run, template):
+    run("many_values", {"n": 1})
+    before = template._control
+    reply = LENGTH.pack(14) + b'{"result": {}}' + b"more"
+
+    assert run("write_reply", {"hex": reply.hex()}) == {}
+    assert template._control is before
 
 
 def test_several_tasks_run_at_once(template):

@@ -278,12 +278,13 @@ class _Watch:
 
     def _outcome(self, *, is_late: bool) -> Outcome:
         size = self._reply_size()
-        is_whole = size is not None and len(self._reply) == size <= self._longest_bytes
+        # What follows is not looked at: a child that says more has still answered, and its template has not ended.
+        is_whole = size is not None and size <= min(len(self._reply), self._longest_bytes)
         is_long = len(self._reply) > self._longest_bytes or (size is not None and size > self._longest_bytes)
         told = bytes(self._told[len(STARTED) :])
         # Without an exit code it is equal to TEMPLATE_ENDED, unless it is late or has replied.
         return Outcome(
-            reply=bytes(self._reply[LENGTH.size :]) if is_whole else None,
+            reply=bytes(self._reply[LENGTH.size : size]) if is_whole else None,
             exit_code=EXIT_CODE.unpack(told)[0] if len(told) == EXIT_CODE.size else None,
             stderr=self._stderr.decode(errors="replace"),
             is_late=is_late,

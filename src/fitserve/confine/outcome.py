@@ -50,8 +50,14 @@ def answer(outcome: Outcome, deadline_s: float, longest_reply_bytes: int) -> dic
     raise ArtifactError(_end(outcome))
 
 
+MOST_VALUES = 1_000_000
+"""How many values a reply may hold: an empty list of two bytes takes 64 here."""
+
+
 def _open(reply: bytes) -> dict[str, Any]:
     """Read a reply. Code of the file under trial may have written it, so that it may be anything."""
+    if sum(map(reply.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise ArtifactError(f"answers with more than {MOST_VALUES} values when it is tried")
     try:
         told = json.loads(reply)
         if "error" in told:
@@ -65,7 +71,7 @@ def _open(reply: bytes) -> dict[str, Any]:
             return told["result"]
         else:
             error = TypeError()
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as exc:
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError) as exc:
         msg = "answers with something else than a JSON object when it is tried"
         raise ArtifactError(msg) from exc
     if isinstance(error, TypeError):
