@@ -11,7 +11,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
+from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
 
 from fitserve.errors import ArtifactError, InvalidInputError, UntrustedArtifactError
 from fitserve.formats.mlflow import FORMAT, fields_of, load, matches, read_mlmodel
@@ -125,7 +127,7 @@ def test_signature_example_and_versions_are_taken_from_mlmodel(folders):
 
     loaded = load(read_artifact(path), ANY)
 
-    assert {field.learnt_from for field in loaded.signature.inputs} == {"MLmodel"}
+    assert {field.learnt_from for field in loaded.signature.inputs} == {"mlflow"}
     assert loaded.signature.example == (30.0, 0)
     assert loaded.facts.libraries["scikit-learn"][0] is not None
 
@@ -205,6 +207,20 @@ def test_what_is_not_required_may_be_null():
         False,
     ]
     assert fields_of([{"type": "tensor", "tensor-spec": {"dtype": "float64", "shape": [-1, 4]}}]) is None
+
+
+def test_a_required_column_refuses_null_though_the_model_would_take_it(tmp_path):
+    model = make_pipeline(SimpleImputer(), LogisticRegression()).fit(X, Y)
+    columns = [mlflow.types.ColSpec("double", "age", required=False), mlflow.types.ColSpec("long", "visits")]
+    signature = mlflow.models.ModelSignature(inputs=mlflow.types.Schema(columns))
+    path = save("sklearn", model, tmp_path / "filled", signature=signature, serialization_format="cloudpickle")
+
+    served = load(read_artifact(path), ANY)
+
+    assert [field.is_nullable for field in served.signature.inputs] == [True, False]
+    assert np.isnan(served.signature.check([{"age": None, "visits": 1}])[0, 0])
+    with pytest.raises(InvalidInputError, match="column 'visits': .*came null"):
+        served.signature.check([{"age": 1.0, "visits": None}])
 
 
 @pytest.mark.parametrize(

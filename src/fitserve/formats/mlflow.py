@@ -142,7 +142,7 @@ def fields_of(columns: Sequence[Mapping[str, Any]]) -> tuple[Field, ...] | None:
             return None
         # A column that had no missing value when the signature was inferred is "required"; older ones say "optional".
         is_required = column.get("required", not column.get("optional", False))
-        fields.append(Field(name, kind, is_nullable=not is_required, learnt_from=MLMODEL))
+        fields.append(Field(name, kind, is_nullable=not is_required, learnt_from="mlflow"))
     return tuple(fields) or None
 
 
