@@ -9,9 +9,10 @@ from dataclasses import replace
 import pytest
 
 from fitserve.errors import ArtifactError, UntrustedArtifactError
+from fitserve.signature import Field
 from fitserve.trust.judge import remedies, require_vouched
 from fitserve.trust.policy import TrustPolicy
-from fitserve.types import Artifact
+from fitserve.types import Artifact, Declared
 
 DATA = b"the bytes"
 DIGEST = hashlib.sha256(DATA).hexdigest()
@@ -135,3 +136,19 @@ def test_a_class_of_ones_own_is_named_by_its_folder():
     commands = remedies(UntrustedArtifactError("is Python code", digest=DIGEST), "models/model.py", TrustPolicy())
 
     assert commands[0] == "fitserve run models/model.py --code-path models"
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [Declared(classes=("yes", "no")), Declared(fields=(Field("x"),)), Declared(mlflow_fields=(Field("x"),))],
+)
+def test_a_pin_does_not_vouch_for_a_manifest_beside_the_file(declared):
+    beside = replace(ARTIFACT, declared=declared)
+    inside = replace(beside, files={"model.onnx": DATA, "manifest.toml": b"..."})
+    policy = TrustPolicy("pinned", pins=PINNED)
+
+    with pytest.raises(UntrustedArtifactError, match="which neither a pin nor a signature of the model covers"):
+        require_vouched(beside, holds_code=False, format_name="onnx", policy=policy)
+
+    assert require_vouched(inside, holds_code=False, format_name="onnx", policy=policy)
+    assert not require_vouched(beside, holds_code=False, format_name="onnx", policy=TrustPolicy())

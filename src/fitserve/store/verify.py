@@ -85,7 +85,14 @@ class Verifier:
         require_pinned(artifact.digest, self.policy)  # before a child is made for it
         if (known := self.passed.get(identity(artifact))) is not None:
             return known
-        return self.run("fitserve.store.verify:try_artifact", artifact)
+        report = self.run("fitserve.store.verify:try_artifact", artifact)
+        try:
+            # What runs in the child may have written it; from here on it is shown to callers and passed to workers.
+            checked: Mapping[str, Any] = orjson.loads(orjson.dumps(report))
+        except (TypeError, ValueError) as exc:
+            msg = f"gave a report that is no JSON when it was tried ({type(exc).__name__})"
+            raise ArtifactError(msg) from exc
+        return checked
 
     def run(self, task: str, artifact: Artifact, **request: Any) -> dict[str, Any]:
         """Run a task on an artifact in a confined child; it begins with :func:`enter_with`.

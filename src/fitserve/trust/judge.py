@@ -39,6 +39,8 @@ def require_vouched(artifact: Artifact, *, holds_code: bool, format_name: str, p
     require_pinned(digest, policy)
     if policy.verify_key is not None:
         require_signed(artifact, policy)
+    if policy.pins or policy.verify_key is not None:
+        _require_covered(artifact)
     if policy.level == "data" and holds_code:
         raise UntrustedArtifactError(HOLDS_CODE.format(f"of the format {format_name!r}"), digest=digest)
     is_vouched = policy.verify_key is not None or digest in policy.pins
@@ -50,6 +52,23 @@ def require_vouched(artifact: Artifact, *, holds_code: bool, format_name: str, p
             digest=digest,
         )
     return is_vouched
+
+
+def _require_covered(artifact: Artifact) -> None:
+    """Refuse what would change the answers of bytes that are vouched for, and is not vouched for itself.
+
+    Raises:
+        UntrustedArtifactError: a file beside the model renames its classes or states its inputs.
+    """
+    declared = artifact.declared
+    stated = {"classes": declared.classes, "inputs": declared.fields or declared.mlflow_fields}
+    changing = [name for name, value in stated.items() if value]
+    if changing and not artifact.files:  # the digest of a folder covers all that is in it
+        raise UntrustedArtifactError(
+            f"has a manifest beside it that states {' and '.join(changing)}, which neither a pin nor a signature of the "
+            "model covers: make a package of both (fitserve pack), and pin or sign that",
+            digest=artifact.digest,
+        )
 
 
 def require_pinned(digest: str, policy: TrustPolicy) -> None:
