@@ -21,8 +21,8 @@ from sklearn.preprocessing import OneHotEncoder, OrdinalEncoder, StandardScaler
 import fitserve
 from fitserve.signature import Field, Signature
 from fitserve.store.catalog import LoadedModel
-from fitserve.store.trial import Trial
 from fitserve.store.cost import Cost
+from fitserve.store.trial import Trial
 from fitserve.types import ModelFacts, Outputs
 
 KINDS = ("number", "numeric", "string", "boolean", "datetime", "any")

@@ -65,8 +65,8 @@ def _require_covered(artifact: Artifact) -> None:
     changing = [name for name, value in stated.items() if value]
     if changing and not artifact.files:  # the digest of a folder covers all that is in it
         raise UntrustedArtifactError(
-            f"has a manifest beside it that states {' and '.join(changing)}, which neither a pin nor a signature of the "
-            "model covers: make a package of both (fitserve pack), and pin or sign that",
+            f"has a manifest beside it that states {' and '.join(changing)}, which neither a pin nor a signature of "
+            "the model covers: make a package of both (fitserve pack), and pin or sign that",
             digest=artifact.digest,
         )
 
