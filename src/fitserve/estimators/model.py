@@ -7,14 +7,13 @@ import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from fitserve.errors import ArtifactError, InputIssue, InvalidInputError
+from fitserve.errors import ArtifactError, InvalidInputError
 from fitserve.estimators.boosters import adapt
 from fitserve.estimators.calls import Calls, is_finite
 from fitserve.estimators.example import candidates
 from fitserve.estimators.facts import LIBRARIES, facts_of
 from fitserve.estimators.plain import plain_form
+from fitserve.estimators.refusals import refusal
 from fitserve.estimators.signature import Inferred, infer_signature
 from fitserve.estimators.table import FittedTable, require_pandas
 from fitserve.estimators.trials import Trials
@@ -26,9 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fitserve.signature import Field, Inputs, Label
-
-IMPLAUSIBLE = 1e15
-"""A number this large is named when a model overflows; with smaller ones any column may be the cause."""
 
 SLOW_CALL_S = 1.0
 """A model whose calls take longer is asked no further questions at load: each would cost its user that much."""
@@ -90,12 +86,18 @@ class EstimatorModel:
         try:
             return self._calls(self._table(inputs), asked)
         except ValueError as exc:
-            if str(exc).startswith("Found unknown categories"):
-                issue = InputIssue("categories that were seen at fitting", "an unknown one")
-                raise InvalidInputError([issue]) from exc
-            if self._is_overflow(exc):
-                raise _overflow(self.signature, inputs) from exc
-            raise
+            mistake = refusal(exc, self, inputs, self._still_answers)
+            if mistake is None:
+                raise
+            raise mistake from exc
+
+    def _still_answers(self) -> bool:
+        """Whether it answers the row that it answered when it was loaded."""
+        try:
+            self._calls(self._table(self._test_inputs))
+        except (Exception, SystemExit):  # noqa: BLE001 - the model is broken, whatever the input
+            return False
+        return True
 
     def _learn(self, parts: list[Any], inferred: Inferred, declared: Declared) -> None:
         """Choose a row that the model answers, and learn by trial what the estimator does not tell."""
@@ -104,6 +106,7 @@ class EstimatorModel:
             if not (self._own_names and self._is_served_without_names(parts)):
                 if self.is_framed:
                     require_pandas()
+                self._choose_table()
                 self._choose_example_or_drop_probabilities()
             self._test_inputs = self._inputs(self.signature.example_row())
             self._settle(inferred, declared)
@@ -134,6 +137,14 @@ class EstimatorModel:
                 return True
         self.signature = before
         return False
+
+    def _choose_table(self) -> None:
+        """Give a frame where all names are declared and the model answers no matrix: its first step may be its own."""
+        if self._own_names or not self.signature.is_named or self._choose_example():
+            return
+        bare, self._table = self._table, self._fitted_table(self.signature.names)
+        if not self._choose_example():
+            self._table = bare
 
     def _choose_example_or_drop_probabilities(self) -> None:
         """Offer no probabilities where the method for them says that there are none.
@@ -259,33 +270,3 @@ class EstimatorModel:
             part.__dict__["feature_names_in_"] = names
         self._table = self._fitted_table(self._own_names)
         return False
-
-    def _is_overflow(self, exc: ValueError) -> bool:
-        """Whether scikit-learn itself refused a value that one of its steps made of finite inputs.
-
-        Its validation is then the innermost frame. A model that is broken, rather than the
-        input, also fails the row that it answered when it was loaded.
-        """
-        frame = exc.__traceback__
-        while frame is not None and frame.tb_next is not None:
-            frame = frame.tb_next
-        if frame is None or frame.tb_frame.f_globals.get("__name__") != "sklearn.utils.validation":
-            return False
-        if self.signature.is_open:
-            return False
-        try:
-            self._calls(self._table(self._test_inputs))
-        except Exception:  # noqa: BLE001 - the model is broken, whatever the input
-            return False
-        return True
-
-
-def _overflow(signature: Signature, inputs: Inputs) -> InvalidInputError:
-    """Name the column of the largest number, if that is so large that it must be the one."""
-    columns = inputs.values() if isinstance(inputs, dict) else inputs.T
-    sizes = [float(np.nanmax(np.abs(column), initial=0.0)) if column.dtype.kind == "f" else 0.0 for column in columns]
-    largest = int(np.argmax(sizes))
-    column = signature.names[largest] if sizes[largest] > IMPLAUSIBLE else None
-    return InvalidInputError(
-        [InputIssue("numbers that the model can compute with", "one that becomes NaN or infinite inside", None, column)]
-    )
