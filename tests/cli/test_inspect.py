@@ -80,7 +80,7 @@ def test_everything_that_is_known_is_shown():
     text = printed(facts())
 
     for told in (
-        "churn 1.2", "Ridge", "pickle", "0" * 64, "plan", "string", "yes", "free, pro", "refused", "example rows",
+        "churn 1.2", "Ridge", "pickle", "0" * 64, "plan", "string", "yes", "only free, pro", "example rows",
         "outputs: predict", '["no", "yes"]', "scikit-learn 1.9.1 (fitted with 1.5.0)", "owner: [bold]risk",
         "warning: fitted with another version", "model.pkl", "1,234", "golden samples: 5 rows",
         "can run code when it is loaded; level allowlist", "5 golden rows: answered",

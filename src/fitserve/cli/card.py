@@ -9,17 +9,16 @@ from typing import TYPE_CHECKING, Any
 from fitserve.observe.logs import printable
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from rich.console import Console
+    from rich.table import Table
 
 MOST_FEATURES = 40
 
 
 def print_model(console: Console, facts: Mapping[str, Any]) -> None:
     """Print the facts of a model, as :func:`~fitserve.store.describe.describe_model` has them."""
-    from rich.table import Table
-
     is_ready = "" if facts["is_ready"] else "  [yellow]not ready: it has not answered a test row[/yellow]"
     console.print(f"[bold]{safe(facts['name'])} {safe(facts['version'])}[/bold]  {facts['model_type']}{is_ready}")
     libraries = ", ".join(f"{name} {versions['now']}" for name, versions in facts["libraries"].items())
@@ -31,14 +30,29 @@ def print_model(console: Console, facts: Mapping[str, Any]) -> None:
     if not facts["features"]:
         console.print("features: the model does not tell; rows of numbers are passed on as they come")
         return
-    table = Table("feature", "kind", "null", "categories", "learnt from")
-    for feature in facts["features"][:MOST_FEATURES]:
-        categories = "" if feature["categories"] is None else shorten(", ".join(map(str, feature["categories"])))
-        null = "yes" if feature["is_nullable"] else "no"
-        table.add_row(*map(safe, (feature["name"], feature["kind"], null, categories, feature["learnt_from"])))
-    console.print(table)
+    console.print(features_table(facts["features"][:MOST_FEATURES]))
     if len(facts["features"]) > MOST_FEATURES:
         console.print(f"… and {len(facts['features']) - MOST_FEATURES} more: see /model/info")
+
+
+def features_table(features: Sequence[Mapping[str, Any]]) -> Table:
+    """A line for each feature, as :func:`~fitserve.store.describe.describe_field` has them."""
+    from rich.table import Column, Table
+
+    table = Table("feature", "kind", "null", "categories", Column("learnt from", overflow="fold"))
+    for feature in features:
+        null = "yes" if feature["is_nullable"] else "no"
+        cells = (feature["name"], feature["kind"], null, _categories(feature), feature["learnt_from"])
+        table.add_row(*map(safe, cells))
+    return table
+
+
+def _categories(feature: Mapping[str, Any]) -> str:
+    known = feature["categories"]
+    if known is None:
+        return ""
+    labels = shorten(", ".join(label if isinstance(label, str) else json.dumps(label) for label in known))
+    return f"only {labels}" if feature["is_closed"] else f"{labels}, or others"
 
 
 def print_verification(console: Console, report: Mapping[str, Any]) -> None:

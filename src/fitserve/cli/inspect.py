@@ -79,22 +79,12 @@ def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
 
 
 def _print_model(console: Console, model: Mapping[str, Any]) -> None:
-    from rich.table import Table
-
-    from fitserve.cli.card import safe
+    from fitserve.cli.card import features_table, safe
 
     for warning in model["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {safe(warning)}")
-    table = Table("feature", "kind", "null", "categories", "others", "learnt from")
-    for feature in model["features"]:
-        known = feature["categories"]
-        categories = "" if known is None else _shorten(", ".join(map(str, known)))
-        others = "" if known is None else "refused" if feature["is_closed"] else "taken"
-        null = "yes" if feature["is_nullable"] else "no"
-        cells = (feature["name"], feature["kind"], null, categories, others, feature["learnt_from"])
-        table.add_row(*map(safe, cells))
     if model["features"]:
-        console.print(table)
+        console.print(features_table(model["features"]))
     else:
         console.print("features: the model does not tell; rows of numbers are passed on as they come")
     console.print(f"outputs: {', '.join(model['outputs'])}", highlight=False)
