@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,15 +21,21 @@ SLOW_TRIAL_S = 0.05
 """A first call over this is not repeated to measure it: it will not run on the event loop anyway."""
 
 
+_ALLOCATION = re.compile(r"bad.?alloc|(fail|unable|cannot|could not).{0,20}allocat", re.IGNORECASE)
+"""How native libraries say that there is no memory: C++'s bad_alloc, ONNX Runtime's and NumPy's words for it."""
+
+
 @dataclass(slots=True)
 class Trial:
     """Whether this version has answered a row; ``failure`` is why the made-up one was not.
 
     A made-up row may be refused by a model that answers real ones, so a real answer counts too.
+    ``is_out_of_memory``: it failed for want of memory, which it would take from a server that has no bound.
     """
 
     has_answered: bool = False
     failure: str | None = None
+    is_out_of_memory: bool = False
 
 
 def try_model(model: Model) -> tuple[Cost, Trial]:
@@ -51,6 +58,7 @@ def try_model(model: Model) -> tuple[Cost, Trial]:
         trial.has_answered = True
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
         trial.failure = f"it raised {type(exc).__name__} on a test row"
+        trial.is_out_of_memory = isinstance(exc, MemoryError) or _ALLOCATION.search(str(exc)) is not None
     return cost, trial
 
 

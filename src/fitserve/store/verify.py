@@ -202,6 +202,9 @@ def try_artifact(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dic
     """Do what :meth:`Verifier.verify` says, in the child."""
     artifact, policy, confinement = enter_with(request, blobs)
     loaded = load_artifact(artifact, policy)
+    if loaded.trial.is_out_of_memory:
+        msg = f"needs more than {request['memory_bytes'] // 2**20} MiB to answer a row (load_memory_bytes)"
+        raise ArtifactError(msg)
     report: dict[str, Any] = {
         "confinement": confinement.summary, "golden": None, "n_self_made_rows": 0, "failure": loaded.trial.failure,
     }  # fmt: skip
