@@ -11,13 +11,14 @@ from sklearn.compose import make_column_transformer
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder
+from sklearn.preprocessing import FunctionTransformer, OneHotEncoder, StandardScaler
 from sklearn.tree import DecisionTreeClassifier
 
 from fitserve.errors import ArtifactError, InvalidInputError
 from fitserve.estimators.model import EstimatorModel
 from fitserve.signature import Field, Signature
-from fitserve.store.golden import golden_json, parse_golden, record, replay, self_made_rows
+from fitserve.store.golden import golden_json, parse_golden, record, replay
+from fitserve.store.made_rows import scattered_rows, self_made_rows
 from fitserve.types import Golden, Outputs
 
 ROWS = [[0.0, 1.0], [1.0, 0.0], [2.0, 5.0]]
@@ -184,3 +185,16 @@ def test_self_made_rows_are_bounded_and_positional_where_the_model_is():
     assert all(isinstance(row, list) for row in rows)
     assert self_made_rows(Signature((), is_open=True)) == []
     assert self_made_rows(Signature((Field("x0", "boolean"),))) == [[False], [False], [True]]
+
+
+def test_scattered_rows_take_other_branches_and_are_ones_that_the_model_answers():
+    X = np.linspace(0.5, 9.5, 60).reshape(30, 2)
+    logarithm = make_pipeline(FunctionTransformer(np.log), StandardScaler(), LinearRegression())
+    model = EstimatorModel(logarithm.fit(X, X[:, 0]))
+
+    rows = scattered_rows(model)
+
+    assert rows == scattered_rows(model)
+    assert 4 < len(rows) < 32
+    assert all(value > 0 for row in rows for value in row)
+    assert len({tuple(row) for row in rows}) == len(rows)

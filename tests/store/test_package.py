@@ -199,7 +199,7 @@ def test_external_data_of_onnx_is_packed_and_nothing_else_of_its_folder(tmp_path
 
     assert set(written["files"]) == {"net_v2.onnx", "weights.bin", "golden.json", "manifest.toml"}
     assert (artifact.name, artifact.version) == ("net", "2")
-    assert artifact.golden.outputs["predict"] == [[10.0, 20.0]]
+    assert artifact.golden.outputs["predict"][0] == [10.0, 20.0]
 
 
 def test_a_place_that_is_taken_is_not_overwritten(iris, tmp_path):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fitserve.formats.base import Model
-    from fitserve.signature import Label, Signature
+    from fitserve.signature import Signature
     from fitserve.types import Outputs
 
 GOLDEN_FILE = "golden.json"
@@ -34,7 +34,6 @@ MAX_GOLDEN_ROWS = 10_000
 MAX_OUTPUT_VALUES = 1_000_000
 """An output of more values, such as a wide ``transform``, is left out of the samples; predictions never are."""
 
-MAX_MADE_ROWS = 64
 
 _INFINITIES = {math.inf: "inf", -math.inf: "-inf"}
 """How JSON, which has no infinity, is told of one. NaN is null."""
@@ -163,31 +162,6 @@ def replay(model: Model, golden: Golden) -> GoldenReport:
         reports.append(report)
         mismatch = mismatch or found
     return GoldenReport(n_rows, tuple(reports), mismatch)
-
-
-def self_made_rows(signature: Signature) -> list[Any]:
-    """Rows that the signature says are valid, to prove at least that the model predicts.
-
-    The example row; every category of every column, all columns at once; both booleans; null in every column that
-    takes it, and in all of them. Numbers are those of the example: nothing is known of which others make sense.
-    Empty for a model that does not tell its features; at most :data:`MAX_MADE_ROWS`.
-    """
-    if signature.is_open:
-        return []
-    base = list(signature.example_row())
-    choices: list[tuple[Label, ...]] = [
-        column.categories or ((False, True) if column.kind == "boolean" else ()) for column in signature.inputs
-    ]
-    n_made = min(max(map(len, choices), default=0), MAX_MADE_ROWS // 2)
-    made = (
-        [known[i % len(known)] if known else value for known, value in zip(choices, base, strict=True)]
-        for i in range(n_made)
-    )
-    nullable = [i for i, column in enumerate(signature.inputs) if column.is_nullable]
-    places = [nullable, *([i] for i in nullable)] if nullable else []
-    nulls = ([None if i in chosen else value for i, value in enumerate(base)] for chosen in places[:MAX_MADE_ROWS])
-    rows = [base, *made, *nulls][:MAX_MADE_ROWS]
-    return [dict(zip(signature.names, row, strict=True)) for row in rows] if signature.is_named else rows
 
 
 def _answers(model: Model, rows: Sequence[Any], names: Sequence[str]) -> dict[str, tuple[bool, list[Any]]]:

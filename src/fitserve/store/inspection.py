@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from fitserve.errors import FitserveError, UntrustedArtifactError
 from fitserve.formats import identify
 from fitserve.store.describe import describe_field
-from fitserve.store.golden import record, replay, self_made_rows
+from fitserve.store.golden import record, replay
+from fitserve.store.made_rows import self_made_rows
 from fitserve.store.package import begin
 from fitserve.store.repository import read_artifact
 from fitserve.trust.judge import remedies

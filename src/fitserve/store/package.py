@@ -18,9 +18,10 @@ from fitserve.estimators.walk import parts_of
 from fitserve.formats import identify
 from fitserve.store.examples import ORIGIN, Examples, example_of, fit_rows, learn_fields, read_examples
 from fitserve.store.files import write_folder
-from fitserve.store.golden import GOLDEN_FILE, MAX_GOLDEN_ROWS, golden_json, record, replay, self_made_rows
+from fitserve.store.golden import GOLDEN_FILE, MAX_GOLDEN_ROWS, golden_json, record, replay
 from fitserve.store.layouts import MLFLOW
 from fitserve.store.loading import load_artifact
+from fitserve.store.made_rows import scattered_rows, self_made_rows
 from fitserve.store.manifest import PACKAGE_MANIFEST, InputEntry, PackageManifest
 from fitserve.store.message import artifact_of, policy_of_message
 from fitserve.store.repository import read_artifact
@@ -141,7 +142,7 @@ def pack_task(request: dict[str, Any], blobs: Sequence[memoryview]) -> dict[str,
     model = loaded.model
     left_out: list[str] = []
     if request["rows"] is None:
-        golden_rows = self_made_rows(model.signature)
+        golden_rows = [*self_made_rows(model.signature), *scattered_rows(model)][: request["n_rows"]]
         if not golden_rows:
             msg = "does not tell its features: give rows for it, by --examples"
             raise ArtifactError(msg)

@@ -25,8 +25,9 @@ from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.formats import identify
 from fitserve.store import PRELOAD
 from fitserve.store.describe import describe_model, example_request
-from fitserve.store.golden import replay, self_made_rows
+from fitserve.store.golden import replay
 from fitserve.store.loading import extend_path, load_artifact
+from fitserve.store.made_rows import self_made_rows
 from fitserve.store.message import artifact_message, artifact_of, policy_message, policy_of_message
 from fitserve.trust.judge import remedies, require_pinned
 from fitserve.trust.policy import TrustPolicy, policy_of
