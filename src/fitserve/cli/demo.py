@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import shutil
 import tempfile
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +34,11 @@ def demo(*, flags: dict[str, Any]) -> None:
     console = Console()
     folder = Path(tempfile.mkdtemp(prefix="fitserve-demo-"))
     try:
-        _serve(train(folder, console), flags, console)
+        # In a process of its own: this one is to be confined before a numeric library starts threads in it.
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as other:
+            path, told = other.submit(train, folder).result()
+        console.print(told)
+        _serve(path, flags, console)
     except FitserveError as exc:
         raise refuse(exc) from None
     finally:
@@ -51,10 +57,11 @@ def _serve(path: Path, flags: dict[str, Any], console: Console) -> None:
         serve_forever(settings.model_copy(update={"port": 0}), shows_card=True, removes=(path.parent,))
 
 
-def train(folder: Path, console: Console) -> Path:
+def train(folder: Path) -> tuple[Path, str]:
     """Fit a pipeline on Fisher's iris data and save it as any notebook would.
 
-    Returns the file.
+    Returns:
+        The file, and what is to be said of it.
     """
     import joblib
     from sklearn.datasets import load_iris
@@ -73,11 +80,10 @@ def train(folder: Path, console: Console) -> Path:
     accuracy = model.score(_named(X_held_out, names), y_held_out)
     path = folder / "iris_v1.0.0.joblib"
     joblib.dump(model, path)
-    console.print(
-        f"Trained a scikit-learn pipeline on {len(X)} iris flowers; "
-        f"it names {accuracy:.0%} of {HELD_OUT} others rightly.\nSaved as {path.name}, and now served from there.\n"
+    return path, (
+        f"Trained a scikit-learn pipeline on {len(X)} iris flowers; it names {accuracy:.0%} of {HELD_OUT} others "
+        f"rightly.\nSaved as {path.name}, and now served from there.\n"
     )
-    return path
 
 
 def _named(X: Any, names: list[str]) -> Any:

@@ -17,7 +17,11 @@ class Refused(Exception):  # noqa: N818 - a verdict, caught by those who tell th
 
 
 class Stream(io.BytesIO):
-    """The bytes of the file; reading past the end raises EOFError."""
+    """The bytes of the file, not copied; reading past the end raises EOFError."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(data)
+        self._n_bytes = len(data)  # getbuffer() would tell, and copy all of them
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read exactly ``size`` bytes."""
@@ -36,7 +40,7 @@ class Stream(io.BytesIO):
     @property
     def remaining(self) -> int:
         """How many bytes are left."""
-        return self.getbuffer().nbytes - self.tell()
+        return self._n_bytes - self.tell()
 
 
 class ArrayHeader:
