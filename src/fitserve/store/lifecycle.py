@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from fitserve.errors import ArtifactError, ConflictError
 from fitserve.formats.base import hooks_of
 from fitserve.store.describe import notes_of
-from fitserve.store.loading import load_artifact, stop, stop_when_unused
+from fitserve.store.loading import give_back_memory, load_artifact, stop, stop_when_unused
 from fitserve.store.repository import read_artifact
 from fitserve.store.verify import Verifier, verified, with_path
 
@@ -20,8 +20,12 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fitserve.store.catalog import Catalog, LoadedModel
+    from fitserve.types import Artifact
 
 logger = logging.getLogger(__name__)
+
+LARGE_BYTES = 16 * 2**20
+"""Of a smaller model it is not worth a tenth of a second to give back the memory that loading took."""
 
 
 def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
@@ -31,8 +35,17 @@ def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
         UntrustedArtifactError: the trust policy does not let it be loaded.
         ArtifactError: it cannot be served; the text names no path.
     """
-    artifact, verifier = read_artifact(path), verifier or Verifier()
-    return load_artifact(artifact, verifier.policy, report=verified(artifact, verifier))
+    return _load([read_artifact(path)], verifier or Verifier())
+
+
+def _load(artifacts: list[Artifact], verifier: Verifier) -> LoadedModel:
+    """Try and load the one artifact, which is taken out of the list: its bytes are as large as the model."""
+    artifact = artifacts.pop()
+    loaded = load_artifact(artifact, verifier.policy, report=verified(artifact, verifier))
+    del artifact
+    if loaded.size_bytes >= LARGE_BYTES:
+        give_back_memory()
+    return loaded
 
 
 class Lifecycle:
@@ -113,6 +126,7 @@ class Lifecycle:
             logger.info("the model file has not changed: version %s goes on", loaded.version)
             return loaded, loaded
         if current is not None and not loaded.trial.has_answered and current.trial.has_answered:
+            stop_when_unused(loaded)
             msg = f"the new model is not served: {loaded.trial.failure}; the version before goes on"
             raise ArtifactError(msg)
         logger.info("the model file has changed: version %s serves", loaded.version)
@@ -134,8 +148,8 @@ class Lifecycle:
             ConflictError: it has changed, and the siblings of this process would go on with the old version.
             ArtifactError: it cannot be served.
         """
-        artifact, current = read_artifact(path), self._catalog.current
-        if current is not None and (current.digest, current.version) == (artifact.digest, artifact.version):
+        artifacts, current = [read_artifact(path)], self._catalog.current
+        if current is not None and (current.digest, current.version) == (artifacts[0].digest, artifacts[0].version):
             return current
         if self._is_one_of_several:
             msg = (
@@ -143,4 +157,4 @@ class Lifecycle:
                 "the old version: send SIGHUP to their parent process, which replaces all of them, or restart it"
             )
             raise ConflictError(msg)
-        return load_artifact(artifact, self._verifier.policy, report=verified(artifact, self._verifier))
+        return _load(artifacts, self._verifier)
