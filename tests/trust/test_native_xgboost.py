@@ -217,6 +217,24 @@ def test_what_is_no_model_is_refused(data):
         check_xgboost(data)
 
 
+@pytest.mark.parametrize("score", ["1" * 1_000_000 + "x", "[" + "1" * 1_000_000 + "]x", "1" * 1_000_000 + "e"])
+def test_a_base_score_of_a_million_digits_is_read_in_one_pass(score):
+    doc = document("multiclass")
+    doc["learner"]["learner_model_param"]["base_score"] = score
+
+    with pytest.raises(ArtifactError, match="'base_score' is not a number"):
+        check(doc)
+
+
+def test_strings_are_refused_before_an_array_is_made_of_them():
+    doc = document("multiclass")
+    # An array of as wide strings would take 400 GB.
+    doc["learner"]["gradient_booster"]["model"]["tree_info"] = ["a" * 1_000_000] + [""] * 100_000
+
+    with pytest.raises(ArtifactError, match="'tree_info' is not an array of numbers"):
+        check(doc)
+
+
 def test_a_member_named_twice_is_refused_in_either_encoding():
     twice = b"{" + 2 * (b"L" + struct.pack(">q", 1) + b"aZ") + b"}"
 

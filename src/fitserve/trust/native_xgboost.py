@@ -38,8 +38,9 @@ DELETED = (2**31 - 1, 2**32 - 1)
 FEW_OUTPUTS = 1000
 """So many outputs may have no tree: none was grown yet. Otherwise each has one."""
 
-_NUMBER = r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?"
-_BASE_SCORE = re.compile(rf"{_NUMBER}|\[{_NUMBER}(,{_NUMBER})*\]")
+# Possessive: what has matched is not tried again in other ways, of which there may be many.
+_NUMBER = r"[+-]?(?:[0-9]++(?:\.[0-9]*+)?|\.[0-9]++)(?:[eE][+-]?[0-9]++)?+"
+_BASE_SCORE = re.compile(rf"{_NUMBER}|\[{_NUMBER}(?:,{_NUMBER})*+\]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,9 @@ def _numbers(document: dict[str, Any], name: str, length: int | None, kinds: str
     """An array of numbers; one of integers must not hold fractions. ``kinds`` are those of numpy's dtypes."""
     value = document.get(name)
     expect(isinstance(value, list | np.ndarray), f"{name!r} is missing, or no array")
+    # Of strings numpy would make an array in which each is as wide as the longest.
+    is_plain = isinstance(value, np.ndarray) or {int, float, bool}.issuperset(map(type, value or ()))
+    expect(is_plain, f"{name!r} is not an array of numbers")
     try:
         array = np.asarray(value) if len(value) else np.empty(0, dtype=np.int64)  # type: ignore[arg-type]
     except (ValueError, OverflowError):
