@@ -306,6 +306,19 @@ def test_a_tensor_of_two_bit_numbers_is_not_refused():
     read_graph(network([IDENTITY], [("x", FLOAT, ["n", 2])], [("y", FLOAT, ["n", 2])], [tensor]), {})
 
 
+@pytest.mark.parametrize("place", ["tensor", "sparse"])
+def test_a_tensor_of_thousands_of_dimensions_is_refused(place):
+    model = onnx.ModelProto(ir_version=9)
+    if place == "tensor":
+        model.graph.initializer.append(TensorProto(name="c", data_type=FLOAT, dims=[2**63 - 1] * 1000))
+    else:
+        values = TensorProto(name="c", data_type=FLOAT, dims=[1], raw_data=bytes(4))
+        model.graph.sparse_initializer.append(onnx.SparseTensorProto(values=values, dims=[2**63 - 1] * 1000))
+
+    with pytest.raises(ArtifactError, match="a tensor has 1000 dimensions"):
+        read_graph(model.SerializeToString(), {})
+
+
 def test_a_dense_size_beyond_memory_of_a_sparse_tensor_is_refused():
     values = numpy_helper.from_array(np.ones(1, dtype=np.float32), "c")
     sparse = onnx.SparseTensorProto(values=values, dims=[2**31, 2**31])

@@ -49,6 +49,9 @@ MOST_VALUES_A_BYTE = 8
 MOST_SPARSE_VALUES = 2**28
 """Values of a sparse tensor with its zeros, which the runtime writes out: 1 GiB of float32."""
 
+MOST_DIMENSIONS = 64
+"""Of a tensor, as it is written; the runtime's own have fewer."""
+
 MOST_MODEL_FIELDS = 100_000
 
 # Numbers of an attribute stand one by one, millions of them in a forest: these runs are skipped in one go.
@@ -175,10 +178,11 @@ def _node(data: bytes, span: Span) -> Node:
 
 
 def _check_tensor(data: bytes, span: Span, files: Mapping[str, bytes], external: set[str]) -> None:
-    n_values, is_external, locations, n_bytes = 1, False, [], span.stop - span.start
+    shape: list[int] = []
+    is_external, locations, n_bytes = False, [], span.stop - span.start
     for number, wire, value in _fields(data, span):
         if number == 1:
-            n_values *= math.prod(dimensions(data, wire, value))
+            shape += dimensions(data, wire, value)
         elif number == 13 and wire == LENGTH:  # noqa: PLR2004 - external_data
             key, location = _entry(data, value)
             is_external = True
@@ -196,19 +200,27 @@ def _check_tensor(data: bytes, span: Span, files: Mapping[str, bytes], external:
                 raise ArtifactError(msg)
             n_bytes += len(files[location])
         external.update(locations)
-    if n_values > MOST_VALUES_A_BYTE * n_bytes:
+    if (n_values := _n_values(shape)) > MOST_VALUES_A_BYTE * n_bytes:
         msg = f"is damaged, or made to do harm: a tensor of {n_bytes} bytes says that it has {n_values} values"
         raise ArtifactError(msg)
 
 
 def _check_sparse(data: bytes, span: Span) -> None:
-    n_values = 1
+    shape: list[int] = []
     for number, wire, value in _fields(data, span):
         if number == 3:  # noqa: PLR2004 - dims
-            n_values *= math.prod(dimensions(data, wire, value))
-    if n_values > MOST_SPARSE_VALUES:
+            shape += dimensions(data, wire, value)
+    if (n_values := _n_values(shape)) > MOST_SPARSE_VALUES:
         msg = f"is damaged, or made to do harm: a sparse tensor says that it has {n_values} values"
         raise ArtifactError(msg)
+
+
+def _n_values(shape: list[int]) -> int:
+    """How many values a tensor has, after its dimensions are counted: a product of many takes minutes."""
+    if len(shape) > MOST_DIMENSIONS:
+        msg = f"is damaged, or made to do harm: a tensor has {len(shape)} dimensions, more than {MOST_DIMENSIONS}"
+        raise ArtifactError(msg)
+    return math.prod(shape)
 
 
 def dimensions(data: bytes, wire: int, value: Span) -> list[int]:
