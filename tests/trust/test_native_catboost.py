@@ -151,3 +151,13 @@ def test_bytes_after_the_end_are_refused():
 def test_a_buffer_that_leads_out_of_itself_is_refused(data):
     with pytest.raises(ArtifactError, match="is damaged"):
         Table.root(data).table(0)
+
+
+def test_offsets_that_all_lead_to_one_place_are_refused():
+    n = 10_000
+    head = struct.pack("<I HHH xx", 12, 6, 8, 4) + struct.pack("<i I", 8, 4)  # a table with one field: what follows
+    offsets = b"".join(struct.pack("<I", 4 * (n - i)) for i in range(n))
+    text = struct.pack("<I", 100_000) + bytes(100_001)
+
+    with pytest.raises(ArtifactError, match="upon one another"):  # they would be 1 GB
+        Table.root(head + struct.pack("<I", n) + offsets + text).texts(0)
