@@ -40,6 +40,9 @@ MAX_MEMBERS = 10_000
 
 PIECE_BYTES = 1 << 20
 
+FEED_BYTES = 1 << 14
+"""So much of a stream is given at a time: decompressors copy what they are given and have not used."""
+
 LZ4_MAGIC = b"\x04\x22\x4d\x18"
 
 
@@ -142,27 +145,34 @@ class _Out:
 def _join_streams(data: bytes, fresh: Callable[[], Any], bounds: Bounds, *, keep_bytes: int) -> bytes | None:
     """Return what the streams hold, or None where that is within bounds and more than ``keep_bytes``."""
     out = _Out(bounds, len(data), keep_bytes)
-    rest = data
-    while rest:
-        rest = _one_stream(rest, fresh(), out)
+    place = 0
+    while place < len(data):
+        place = _one_stream(data, place, fresh(), out)
         # gzip pads with zeros; a stream of another kind, or junk, is no model file of ours
-        if rest.strip(b"\0") == b"":
+        if _ZEROS.fullmatch(data, place):
             break
-        if _decompressor(rest) is None:
+        if _decompressor(data[place : place + 6]) is None:
             raise ArtifactError("is damaged: other bytes follow its compressed stream")
     return out.kept.getvalue() if out.kept is not None else None
 
 
-def _one_stream(data: bytes, stream: Any, out: _Out) -> bytes:
-    """Decompress one stream into ``out``; return the bytes after its end."""
+_ZEROS = re.compile(rb"\0*+")
+
+
+def _one_stream(data: bytes, place: int, stream: Any, out: _Out) -> int:
+    """Decompress the stream that starts at a place into ``out``; return where it ends."""
     piece = _piece_of(stream)
-    pending = data
+    pending = b""
     while not stream.eof:
+        if not pending and getattr(stream, "needs_input", True):
+            pending = data[place : place + FEED_BYTES]
+            place += len(pending)
+        is_over = not pending and place >= len(data)
         block, pending = piece(pending)
-        if not block and not pending and not stream.eof:
+        if is_over and not block and not stream.eof:
             raise EOFError
         out.write(block)
-    return bytes(stream.unused_data or b"")
+    return place - len(stream.unused_data or b"")
 
 
 def _piece_of(stream: Any) -> Callable[[bytes], tuple[bytes, bytes]]:
