@@ -14,7 +14,7 @@ import zlib
 import pytest
 
 from fitserve.errors import ArtifactError
-from fitserve.trust.decompress import Bounds, decompress, open_zip
+from fitserve.trust.decompress import MAX_MEMBERS, Bounds, decompress, open_zip
 
 KINDS = {
     "zlib": zlib.compress,
@@ -178,3 +178,29 @@ def test_a_stream_of_many_pieces_that_does_not_compress_comes_back(kind):
     data = random.Random(0).randbytes(3_000_000)
 
     assert decompress(KINDS[kind](data)) == data
+
+
+def test_archives_of_arrays_within_an_archive_count_together():
+    inner = archive_of({"a.npy": bytes(3 << 20)})
+    outer = archive_of({f"{i}.npz": inner for i in range(8)})
+    bounds = Bounds(free_bytes=16 << 20)
+
+    assert len(open_zip(archive_of({f"{i}.npz": inner for i in range(4)}), bounds)) == 4
+    with pytest.raises(ArtifactError, match="decompression bomb"):
+        open_zip(outer, bounds)
+
+
+def test_the_members_of_an_archive_of_arrays_are_counted_before_they_are_listed():
+    entries = (b"PK\x01\x02" + bytes(42)) * (MAX_MEMBERS + 1)
+    end = struct.pack("<4sHHHHIIH", b"PK\5\6", 0, 0, 0, 0, len(entries), 0, 0)
+
+    with pytest.raises(ArtifactError, match="it holds 10001 files"):
+        open_zip(archive_of({"a.npz": entries + end}))
+
+
+def archive_of(members):
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+    return stream.getvalue()

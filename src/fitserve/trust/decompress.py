@@ -200,17 +200,16 @@ _SAFE_NAME = re.compile(r"[^\x00-\x1f\\]{1,512}")
 def open_zip(data: bytes, bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, bytes]:
     """Read every member of a zip archive (skops, PyTorch) into memory, by its name.
 
-    Folders are left out. Nothing is written anywhere.
+    Folders are left out. Nothing is written anywhere. What archives of arrays (``.npz``) in it unpack
+    to counts as if it were unpacked.
 
     Raises:
         ArtifactError: it is no zip archive, is damaged, is too large when decompressed, or holds a
             link, an encrypted member, a name twice, or a name that leads elsewhere.
     """
     try:
-        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        with _opened(data) as archive:
             members = archive.infolist()
-            if len(members) > MAX_MEMBERS:
-                raise ArtifactError(f"is refused: it holds {len(members)} files; at most {MAX_MEMBERS} are read")
             # What the directory declares is a first filter; the bytes that really come are counted below.
             bounds.check(sum(member.file_size for member in members), len(data))
             return _members(archive, members, bounds, len(data))
@@ -218,6 +217,22 @@ def open_zip(data: bytes, bounds: Bounds = DEFAULT_BOUNDS) -> dict[str, bytes]:
         raise ArtifactError(f"is damaged, or no zip archive ({exc})") from exc
     except (NotImplementedError, RuntimeError) as exc:
         raise ArtifactError(f"is a zip archive of a kind that is not read here ({exc})") from exc
+
+
+def _opened(data: bytes) -> zipfile.ZipFile:
+    """An archive whose members are few: zipfile makes an object of each before it can be asked how many there are.
+
+    Raises:
+        ArtifactError: there are too many, those of archives stored in it included.
+    """
+    n_members = data.count(_ENTRY)
+    if n_members > MAX_MEMBERS:
+        raise ArtifactError(f"is refused: it holds {n_members} files; at most {MAX_MEMBERS} are read")
+    return zipfile.ZipFile(io.BytesIO(data))
+
+
+_ENTRY = b"PK\x01\x02"
+"""How the entry of a member in the directory at the end begins."""
 
 
 def _members(
@@ -238,7 +253,17 @@ def _members(
                 bounds.check(total, compressed_bytes)
                 out.write(block)
         found[member.filename] = out.getvalue()
+        if member.filename.endswith(".npz"):
+            # Who opens it next counts anew: what all of them unpack to counts here.
+            total += _declared_bytes(found[member.filename])
+            bounds.check(total, compressed_bytes)
     return found
+
+
+def _declared_bytes(data: bytes) -> int:
+    """What the members of an inner archive say they unpack to; they are cut off there when they are read."""
+    with _opened(data) as archive:
+        return sum(member.file_size for member in archive.infolist())
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
