@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 
-from fitserve.confine.scratch import SHARED_MEMORY, make_scratch
+from fitserve.confine.scratch import SHARED_MEMORY, make_scratch, remove_scratch
 
 
 def test_it_is_private():
@@ -37,3 +38,28 @@ def test_where_nothing_can_be_written_there_is_none(monkeypatch):
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
 
     assert make_scratch("fitserve-test-") is None
+
+
+def test_what_hostile_code_leaves_behind_is_removed_and_no_link_followed(tmp_path):
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    (kept / "file").touch()
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    (scratch / "link").symlink_to(kept)
+    locked = scratch / "locked"
+    locked.mkdir()
+    (locked / "file").touch()
+    locked.chmod(0)
+    deepest = os.open(scratch, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("d", dir_fd=deepest)
+        below = os.open("d", os.O_RDONLY, dir_fd=deepest)
+        os.close(deepest)
+        deepest = below
+    os.close(deepest)
+
+    remove_scratch(scratch)
+
+    assert [entry.name for entry in tmp_path.iterdir()] == ["kept"]
+    assert (kept / "file").exists()

@@ -275,3 +275,11 @@ def test_an_author_without_a_signature_is_asked_for_one(pyfunc):
 
 def test_no_other_file_is_taken_for_one():
     assert not FORMAT.matches(Artifact("m", "1", "", b"flavors: {}", file_name="MLmodel"))
+
+
+def test_a_number_of_base_sixty_without_end_is_refused_before_it_is_parsed(folders):
+    artifact = read_artifact(folders["xgboost"][0])
+    data = b"x: 1" + b":59" * 100_000 + b"\n" + artifact.data
+
+    with pytest.raises(ArtifactError, match="a number of base 60 that no model has"):
+        load(replace(artifact, data=data, files={**artifact.files, "MLmodel": data}), TrustPolicy())

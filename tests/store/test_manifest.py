@@ -145,3 +145,20 @@ def test_dates_of_toml_become_text():
 def test_a_manifest_is_bounded():
     with pytest.raises(ArtifactError, match="more than the limit"):
         parse_manifest(b"#" * (2**24 + 1), "m", Manifest)
+
+
+@pytest.mark.parametrize("key", ["a" + ".a" * 20_000, "a" + ' . "a"' * 20_000, "'a'" + ".a" * 20_000])
+def test_a_key_of_many_parts_is_refused_before_it_is_parsed(key):
+    with pytest.raises(ArtifactError, match="a key of more than 100 parts"):
+        parse_manifest(f"{key} = 1".encode(), "m.toml", Manifest)
+
+
+def test_many_numbers_in_a_line_are_no_long_key():
+    text = f"[metadata]\nnumbers = [{', '.join(['1.5'] * 500)}]\nword = '{'a' * 100_000}'"
+
+    assert len(parse_manifest(text.encode(), "m.toml", Manifest).metadata["numbers"]) == 500
+
+
+def test_a_number_of_thousands_of_digits_is_refused():
+    with pytest.raises(ArtifactError, match="is not valid TOML"):
+        parse_manifest(b"[metadata]\nx = " + b"9" * 5000, "m.toml", Manifest)

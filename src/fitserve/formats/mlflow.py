@@ -10,6 +10,7 @@ Source: https://mlflow.org/docs/latest/ml/model/
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 import warnings
@@ -101,9 +102,13 @@ def read_mlmodel(data: bytes) -> dict[str, Any]:
     if len(data) > MAX_MLMODEL_BYTES:
         msg = f"has an {MLMODEL} of {len(data)} bytes, more than the limit of {MAX_MLMODEL_BYTES}"
         raise ArtifactError(msg)
+    # YAML 1.1 counts in sixties, and PyYAML with whole numbers: a megabyte of ``:59`` takes 17 s.
+    if re.search(rb"(?::[0-9]{1,2}){32}", data):
+        msg = f"has an {MLMODEL} with a number of base 60 that no model has"
+        raise ArtifactError(msg)
     try:
         document = yaml.load(data, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
-    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+    except (yaml.YAMLError, ValueError, OverflowError, RecursionError) as exc:
         msg = f"has an {MLMODEL} that is no YAML: {clip(str(exc).replace(chr(10), ' '), 200)}"
         raise ArtifactError(msg) from exc
     flavours = document.get("flavors") if isinstance(document, dict) else None

@@ -39,7 +39,7 @@ TRITON = "config.pbtxt"
 
 MAX_SETTINGS_BYTES = 2**20
 _VERSION = re.compile(r"0*([1-9]\d{0,18})|0+")
-_TRITON_NAME = re.compile(r'^\s*name\s*:\s*"([^"\n]{1,200})"', re.MULTILINE)
+_TRITON_NAME = re.compile(r'^[^\S\n]*+name\s*+:\s*+"([^"\n]{1,200})"', re.MULTILINE)
 _BESIDE = (MANIFEST_SUFFIX, TRITON, MLSERVER)
 """Endings of files that speak of a model and are none."""
 

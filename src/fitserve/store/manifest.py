@@ -40,6 +40,7 @@ MAX_INPUTS = 100_000
 MAX_CATEGORIES = 100_000
 MAX_PACKED_FILES = 10_000
 MAX_NAME = 1024
+MAX_KEY_PARTS = 100
 
 IDENTIFIER = r"[A-Za-z0-9][A-Za-z0-9._+-]{0,63}"
 """What a model's name and version may be: they stand in URLs, headers and log lines."""
@@ -183,6 +184,9 @@ class PackageManifest(Manifest):
                 raise ArtifactError(msg)
 
 
+_LONG_KEY = re.compile(rb"""(?<![\w"'-])(?:(?:[\w-]++|"[^"\n]*+"|'[^'\n]*+')[ \t]*+\.[ \t]*+){%d}""" % MAX_KEY_PARTS)
+"""A dotted key of many parts: tomllib takes time and memory with the square of their number."""
+
 M = TypeVar("M", bound=Manifest)
 
 
@@ -195,14 +199,17 @@ def parse_manifest(data: bytes, file_name: str, kind: type[M]) -> M:
     if len(data) > MAX_MANIFEST_BYTES:
         msg = f"has a manifest {file_name} of {len(data)} bytes, more than the limit of {MAX_MANIFEST_BYTES}"
         raise ArtifactError(msg)
+    if _LONG_KEY.search(data):
+        msg = f"has a manifest {file_name} with a key of more than {MAX_KEY_PARTS} parts"
+        raise ArtifactError(msg)
     try:
         return kind.model_validate(tomllib.loads(data.decode("utf-8")))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as exc:
-        msg = f"has a manifest {file_name} that is not valid TOML: {exc}"
-        raise ArtifactError(msg) from exc
     except ValidationError as exc:
         problems = "; ".join(_explain(dict(error), kind) for error in exc.errors(include_url=False)[:10])
         msg = f"has a manifest {file_name} that is wrong: {problems}"
+        raise ArtifactError(msg) from exc
+    except (ValueError, RecursionError) as exc:  # of TOML, of UTF-8, and of a number of thousands of digits
+        msg = f"has a manifest {file_name} that is not valid TOML: {exc}"
         raise ArtifactError(msg) from exc
 
 

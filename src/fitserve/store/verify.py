@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import resource
-import shutil
 import tempfile
 import threading
 from dataclasses import asdict, dataclass, field, replace
@@ -20,7 +19,7 @@ import orjson
 
 from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
-from fitserve.confine.scratch import make_scratch
+from fitserve.confine.scratch import make_scratch, remove_scratch
 from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.formats import identify
 from fitserve.store import PRELOAD
@@ -114,7 +113,7 @@ class Verifier:
             return shared_template(PRELOAD).run(task, request, blobs, deadline_s=self.deadline_s)
         finally:
             if scratch is not None:
-                shutil.rmtree(scratch, ignore_errors=True)
+                remove_scratch(scratch)
 
 
 def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | None = None) -> Verifier:
