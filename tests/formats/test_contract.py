@@ -1,18 +1,22 @@
 """One contract over all formats: they find their files, answer as the library does, and refuse the rest cleanly."""
 
 import importlib.util
+import pickle
 import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from formats.samples import NEEDS, SAMPLES, artifact_of, sample
+from sklearn.linear_model import LinearRegression
 
 import fitserve.formats
 from fitserve.errors import ArtifactError
+from fitserve.formats import identify
 from fitserve.formats.base import Format
 from fitserve.plugins import discover
 from fitserve.trust.policy import TrustPolicy
+from fitserve.types import Artifact
 
 FORMATS = {part.name: part for part in discover(fitserve.formats, Format, "FORMAT")}
 ABSENT = {kind for kind, library in NEEDS.items() if importlib.util.find_spec(library) is None}
@@ -131,3 +135,11 @@ def test_loading_prints_nothing(kind, capfd):
     load(sample(FIRST[kind]))
 
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("protocol", [0, 1])
+def test_an_old_pickle_is_told_from_what_is_unknown(protocol):
+    data = pickle.dumps(LinearRegression().fit([[0.0], [1.0]], [0.0, 1.0]), protocol=protocol)
+
+    with pytest.raises(ArtifactError, match="a pickle of protocol 0 or 1"):
+        identify(Artifact("m", "1", "", data, "m.pkl"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,9 @@ _GIT_LFS = b"version https://git-lfs.github.com/spec/"
 
 Source: https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 """
+
+_OLD_PICKLE = re.compile(rb"\(?c[\w.]{1,100}\n\w{1,100}\n")
+"""A pickle of Python 2's usual protocol begins with a global, by its name. Source: Python's Lib/pickletools.py"""
 
 
 def identify(artifact: Artifact) -> Format:
@@ -41,5 +45,7 @@ def identify(artifact: Artifact) -> Format:
 def _explain(data: bytes, formats: list[Format]) -> str:
     if data.startswith(_GIT_LFS):
         return "is only the stand-in for a file that Git LFS has not fetched: run `git lfs pull`"
+    if _OLD_PICKLE.match(data):
+        return "is a pickle of protocol 0 or 1, which is not read: load it where you trust it, and save it with joblib"
     known = ", ".join(known.name for known in formats)
     return f"is damaged, or of no format that is known here ({known})"
