@@ -7,6 +7,7 @@ import warnings
 from dataclasses import replace
 from pathlib import Path
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,8 +21,6 @@ from fitserve.formats.mlflow import FORMAT, fields_of, load, matches, read_mlmod
 from fitserve.store.repository import read_artifact
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact
-
-mlflow = pytest.importorskip("mlflow", reason="mlflow-skinny is an extra")
 
 X = pd.DataFrame({"age": [20.0, 30.0, 40.0, 50.0], "visits": [1, 0, 1, 3]})
 Y = np.array([0, 1, 1, 0])

@@ -53,7 +53,7 @@ class Engine:
         signature = lease.model.signature
         inputs = signature.check(table, first_row=first_row)
         n_rows = count_rows(table)
-        extras = tuple(name for name in asked if name not in {signature.outputs[0], "predict_proba"})
+        extras = tuple(name for name in asked if name not in {signature.outputs[0], "predict_proba"}) if asked else ()
         # What is not known to cost the same on every row may sleep on this one.
         is_known = lease.model.is_library_code and lease.trial.has_answered and not extras
         if is_known and lease.cost.expected_s(n_rows) < INLINE_S:

@@ -131,9 +131,10 @@ def verified(artifact: Artifact, verifier: Verifier) -> Mapping[str, Any]:
     """What :meth:`Verifier.verify` reports; meanwhile this process imports what it will need to load the same bytes."""
     importing = threading.Thread(target=_import_ahead, args=(artifact,), name="fitserve-imports", daemon=True)
     importing.start()
-    report = verifier.verify(artifact)
-    importing.join()
-    return report
+    try:
+        return verifier.verify(artifact)
+    finally:
+        importing.join()  # a process that ends in the middle of an import may crash
 
 
 def _import_ahead(artifact: Artifact) -> None:
