@@ -12,6 +12,7 @@ from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from fitserve.store.cost import Cost
+from fitserve.store.forms import NATIVE, Form, Forms
 
 pytestmark = pytest.mark.anyio
 
@@ -165,7 +166,7 @@ async def test_what_is_asked_besides_runs_on_a_thread_and_teaches_the_cost_nothi
     catalog = app.services.catalog
     model = Scoring(catalog.current.model)
     cost = Cost(fixed_s=1e-6)
-    catalog.switch(replace(catalog.current, model=model, cost=cost))
+    catalog.switch(replace(catalog.current, model=model, forms=Forms(Form(NATIVE, model.predict, cost))))
     async with client_of(app) as client:
         await client.post("/predict", json={"features": ROW, "outputs": ["score_samples", "predict"]})
         after = cost.expected_s(1)

@@ -22,6 +22,7 @@ import fitserve
 from fitserve.signature import Field, Signature
 from fitserve.store.catalog import LoadedModel
 from fitserve.store.cost import Cost
+from fitserve.store.forms import NATIVE, Form, Forms
 from fitserve.store.trial import Trial
 from fitserve.types import ModelFacts, Outputs
 
@@ -59,9 +60,10 @@ class Constant:
 
 
 def loaded(signature):
+    model = Constant(signature)
     return LoadedModel(
-        name="constant", version="7", digest="0" * 64, size_bytes=1, format="fake", model=Constant(signature), metadata={}, verification={},
-        loaded_at=datetime.now(UTC), loaded_monotonic_s=time.monotonic(), cost=Cost(), trial=Trial(has_answered=True),
+        name="constant", version="7", digest="0" * 64, size_bytes=1, format="fake", model=model, metadata={}, verification={},
+        loaded_at=datetime.now(UTC), loaded_monotonic_s=time.monotonic(), forms=Forms(Form(NATIVE, model.predict, Cost())), trial=Trial(has_answered=True),
     )  # fmt: skip
 
 

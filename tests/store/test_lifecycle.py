@@ -170,4 +170,4 @@ def test_a_slow_model_is_tried_few_times():
 
     assert loaded.trial.has_answered
     assert Slow.calls <= 3
-    assert loaded.cost.expected_s(1) > 1.0
+    assert loaded.forms.native.cost.expected_s(1) > 1.0

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from fitserve.engine.executor import Executor
     from fitserve.signature import Inputs, OutputName, Table
     from fitserve.store.catalog import Catalog, LoadedModel
+    from fitserve.store.forms import Form
     from fitserve.types import ModelRef, Outputs
 
 logger = logging.getLogger(__name__)
@@ -56,12 +57,13 @@ class Engine:
         extras = tuple(name for name in asked if name not in {signature.outputs[0], "predict_proba"}) if asked else ()
         # What is not known to cost the same on every row may sleep on this one.
         is_known = lease.model.is_library_code and lease.trial.has_answered and not extras
-        if is_known and lease.cost.expected_s(n_rows) < INLINE_S:
-            outputs, seconds = _run(lease, inputs, extras)
+        form = lease.forms.native if extras else lease.forms.cheapest(n_rows)
+        if is_known and form.cost.expected_s(n_rows) < INLINE_S:
+            outputs, seconds = _run(form, inputs, extras)
         else:
-            outputs, seconds = await self._executor.run(lambda: _run(lease, inputs, extras))
+            outputs, seconds = await self._executor.run(lambda: _run(form, inputs, extras))
         if not extras:  # else it cost more than the next call will
-            lease.cost.learn(n_rows, seconds)
+            form.cost.learn(n_rows, seconds)
         self._check(outputs, n_rows, extras)
         lease.trial.has_answered = True
         return outputs
@@ -81,11 +83,11 @@ class Engine:
                 raise ModelFailedError(msg)
 
 
-def _run(lease: LoadedModel, inputs: Inputs, extras: Sequence[str]) -> tuple[Outputs, float]:
+def _run(form: Form, inputs: Inputs, extras: Sequence[str]) -> tuple[Outputs, float]:
     """Call the model; the one place where whatever it raises becomes our own error."""
     started = time.perf_counter()
     try:
-        outputs = lease.model.predict(inputs, extras)
+        outputs = form.predict(inputs, extras)
     except InvalidInputError:
         raise
     except BaseException as exc:

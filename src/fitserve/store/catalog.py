@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from fitserve.formats.base import Model
-    from fitserve.store.cost import Cost
+    from fitserve.store.forms import Forms
     from fitserve.store.trial import Trial
     from fitserve.types import ModelRef
 
@@ -35,7 +35,7 @@ class LoadedModel:
     loaded_monotonic_s: float
     metadata: Mapping[str, Any]
     verification: Mapping[str, Any]
-    cost: Cost
+    forms: Forms
     trial: Trial
 
 

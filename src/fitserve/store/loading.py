@@ -21,6 +21,7 @@ from fitserve.errors import ArtifactError, FitserveError, clip
 from fitserve.formats import identify
 from fitserve.formats.base import hooks_of
 from fitserve.store.catalog import LoadedModel
+from fitserve.store.forms import NATIVE, Form, Forms
 from fitserve.store.repository import IDENTIFIER, digest_version
 from fitserve.store.trial import try_model
 from fitserve.trust.judge import require_vouched
@@ -71,7 +72,7 @@ def load_artifact(artifact: Artifact, policy: TrustPolicy, *, report: Mapping[st
         loaded_monotonic_s=time.monotonic(),
         metadata=artifact.metadata,
         verification={"trust": policy.level, **{name: report[name] for name in KEPT if report and name in report}},
-        cost=cost,
+        forms=Forms(Form(NATIVE, model.predict, cost)),
         trial=trial,
     )
 
@@ -167,6 +168,6 @@ def adopt_model(estimator: object, *, name: str, version: str | None) -> LoadedM
         loaded_monotonic_s=time.monotonic(),
         metadata={},
         verification={},
-        cost=cost,
+        forms=Forms(Form(NATIVE, model.predict, cost)),
         trial=trial,
     )
