@@ -8,60 +8,16 @@ ordinary, neither slowed down nor tuned.
     MODEL_PATH=iris_v1.0.0.joblib uvicorn --app-dir bench/baseline server:app
 """
 
-import logging
-import os
 import time
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import joblib
 import numpy as np
-from fastapi import FastAPI, HTTPException, Request
-from fastapi.middleware.cors import CORSMiddleware
+from common import Prediction, app, logger, served
+from fastapi import HTTPException
 from pydantic import BaseModel, Field, field_validator
 
-logging.basicConfig(level=logging.INFO, format="%(asctime)s - %(name)s - %(levelname)s - %(message)s")
-logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Served:
-    """The one model of this process."""
-
-    model: Any = None
-    version: str = "unknown"
-
-
-served = Served()
-
-
-@asynccontextmanager
-async def lifespan(_: FastAPI):
-    path = Path(os.environ["MODEL_PATH"])
-    served.model = joblib.load(path)
-    served.version = path.stem.partition("_v")[2] or "unknown"
-    logger.info("serving %s, version %s", path.name, served.version)
-    yield
-
-
-app = FastAPI(title="Iris and friends", lifespan=lifespan)
-app.add_middleware(
-    CORSMiddleware, allow_origins=["*"], allow_credentials=True, allow_methods=["*"], allow_headers=["*"]
-)
-
-
-@app.middleware("http")
-async def time_and_log(request: Request, call_next):
-    started = time.time()
-    response = await call_next(request)
-    took_ms = (time.time() - started) * 1000
-    logger.info(f"{request.method} {request.url.path} -> {response.status_code} in {took_ms:.2f} ms")  # noqa: G004
-    response.headers["X-Process-Time"] = str(took_ms)
-    response.headers["X-Model-Version"] = served.version
-    return response
+__all__ = ["app"]
 
 
 class Row(BaseModel):
@@ -89,19 +45,6 @@ class Rows(BaseModel):
         return rows
 
 
-class Prediction(BaseModel):
-    prediction: float
-    probability: float | None = None
-    model_version: str
-    latency_ms: float
-    timestamp: datetime = Field(default_factory=datetime.now)
-
-
-@app.get("/health")
-async def health():
-    return {"status": "healthy" if served.model is not None else "degraded", "model_version": served.version}
-
-
 @app.post("/predict", response_model=Prediction)
 async def predict(row: Row):
     started = time.time()
@@ -115,7 +58,7 @@ async def predict(row: Row):
         logger.exception("the model refused a row")
         raise HTTPException(422, f"these features do not fit: {exc}") from exc
     took_ms = (time.time() - started) * 1000
-    logger.info(f"predicted {label} in {took_ms:.2f} ms")  # noqa: G004
+    logger.info(f"predicted {label} in {took_ms:.2f} ms")
     return Prediction(prediction=label, probability=probability, model_version=served.version, latency_ms=took_ms)
 
 
@@ -132,7 +75,7 @@ async def predict_batch(rows: Rows):
         logger.exception("the model refused a batch")
         raise HTTPException(422, f"these instances do not fit: {exc}") from exc
     took_ms = (time.time() - started) * 1000
-    logger.info(f"predicted {len(labels)} rows in {took_ms:.2f} ms")  # noqa: G004
+    logger.info(f"predicted {len(labels)} rows in {took_ms:.2f} ms")
     return {
         "predictions": labels,
         "probabilities": probabilities,

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.load.scenarios import Scenario
-from bench.load.servers import TICKS_PER_S, Server, pinned
+from bench.load.servers import TICKS_PER_S, BenchError, Server, pinned
 
 SCRIPT = Path(__file__).with_name("post.lua")
 
@@ -60,7 +60,7 @@ def run_round(server: Server, scenario: Scenario, bodies: Path, seconds: float, 
     """Load one server for some seconds and until all is answered.
 
     Raises:
-        SystemExit: a request failed, or was not answered.
+        BenchError: a request failed, or was not answered.
     """
     arguments = [
         "wrk", "-t1", f"-c{scenario.connections}", f"-d{int(seconds) + DRAIN_S}", f"--timeout={DRAIN_S}",
@@ -74,7 +74,7 @@ def run_round(server: Server, scenario: Scenario, bodies: Path, seconds: float, 
     found = _figures(run.stdout)
     if not found or found["errors"] or found["idle"] != scenario.connections or not found["requests"]:
         msg = f"{server.name}, {scenario.title}: not every request was answered with 200\n{run.stdout}{run.stderr}"
-        raise SystemExit(msg)
+        raise BenchError(msg)
     return Round(
         requests=found["requests"],
         elapsed_s=found["elapsed_s"],

@@ -1,22 +1,27 @@
-"""The two servers as processes: started on a core of their own, measured, always ended. Linux only."""
+"""The servers as processes: started on a core of their own, measured, always ended. Linux only."""
 
 import contextlib
 import json
 import os
+import signal
 import socket
 import subprocess
-import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-BASELINE_FOLDER = Path(__file__).parents[1] / "baseline"
+from bench.load.commands import Command
+
 START_S = 60.0
 STOP_S = 10.0
+SETTLE_S = 60.0
 TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+
+
+class BenchError(Exception):
+    """Something cannot be measured; the text says what and why. What else was asked for goes on."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ def choose_cores() -> Cores:
 
 @contextlib.contextmanager
 def pinned(core: int | None) -> Iterator[None]:
-    """Pin this process, and so what it starts: numerical libraries count their cores when they load."""
+    """Pin this thread, and so what it starts: numerical libraries count their cores when they load."""
     before = os.sched_getaffinity(0)
     if core is not None:
         os.sched_setaffinity(0, {core})
@@ -56,53 +61,61 @@ class Server:
         """User and system time so far, of the process and all that it started."""
         return _cpu_s(self.process.pid)
 
+    def get(self, path: str) -> dict:
+        return self._ask(urllib.request.Request(self.url + path))
+
     def post(self, path: str, body: bytes) -> dict:
-        request = urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"})
-        with urllib.request.urlopen(request, timeout=30) as reply:
-            return json.load(reply)
+        return self._ask(urllib.request.Request(self.url + path, body, {"Content-Type": "application/json"}))
 
-
-def baseline_command(model_path: Path, port: int) -> list[str]:
-    del model_path  # in the environment
-    options = ["--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--log-level", "info", "--access-log"]
-    return [sys.executable, "-m", "uvicorn", "--app-dir", str(BASELINE_FOLDER), "server:app", *options]
-
-
-def fitserve_command(model_path: Path, port: int) -> list[str]:
-    options = ["--quiet", "--host", "127.0.0.1", "--port", str(port), "--cors-origins", "*"]
-    return [sys.executable, "-m", "fitserve", "run", str(model_path), *options]
+    def _ask(self, request: urllib.request.Request) -> dict:
+        try:
+            with urllib.request.urlopen(request, timeout=30) as reply:
+                return json.load(reply)
+        except OSError as exc:
+            raise BenchError(f"{self.name} did not answer {request.full_url}: {exc}") from exc
 
 
 @contextlib.contextmanager
-def serving(name: str, command, model_path: Path, core: int | None) -> Iterator[Server]:
-    """Run a server for as long as the context lasts, on a free port of the loopback interface."""
-    port = _free_port()
-    arguments = command(model_path, port)
+def serving(name: str, command: Command, core: int | None) -> Iterator[Server]:
+    """Run a server for as long as the context lasts, on a free port of the loopback interface.
+
+    Raises:
+        BenchError: it did not start.
+    """
+    port = free_port()
+    process = start(command, port, core)
+    try:
+        server = Server(name, process, f"http://127.0.0.1:{port}")
+        _wait_until_healthy(server, command)
+        yield server
+    finally:
+        end(process)
+
+
+def start(command: Command, port: int, core: int | None) -> subprocess.Popen:
     with pinned(core):
-        process = subprocess.Popen(
-            arguments,
-            cwd=model_path.parent,  # so that no .env or fitserve.toml is read
-            env={"PATH": os.defpath, "MODEL_PATH": str(model_path)},
+        return subprocess.Popen(
+            command.arguments(port),
+            cwd=command.folder,  # so that no .env or fitserve.toml is read
+            env=_environ(command),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,  # Ctrl-C is ours to handle
         )
-    try:
-        server = Server(name, process, f"http://127.0.0.1:{port}")
-        _wait_until_healthy(server)
-        yield server
-    finally:
-        _end(process)
 
 
-def _free_port() -> int:
+def _environ(command: Command) -> dict[str, str]:
+    return {"PATH": os.defpath, "HOME": str(command.folder), **command.environ}
+
+
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
 
 
-def _wait_until_healthy(server: Server) -> None:
+def _wait_until_healthy(server: Server, command: Command) -> None:
     deadline = time.monotonic() + START_S
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
@@ -110,17 +123,57 @@ def _wait_until_healthy(server: Server) -> None:
         with contextlib.suppress(OSError), urllib.request.urlopen(f"{server.url}/health", timeout=1):
             return
         time.sleep(0.05)
-    command = " ".join(map(str, server.process.args))
-    raise SystemExit(f"{server.name} did not start; to see why, run it with a model of yours: {command}")
+    raise BenchError(f"{server.name} did not start:\n{_why(command, server.process.args)}")
 
 
-def _end(process: subprocess.Popen) -> None:
+def _why(command: Command, arguments: list[str]) -> str:
+    """What the server says when it is started again; it was silent the first time, as it is when measured."""
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        again = subprocess.run(
+            arguments,
+            cwd=command.folder,
+            env=_environ(command),
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=10,
+        )
+        return "\n".join((again.stdout + again.stderr).splitlines()[-5:])
+    return "it starts, but /health is not answered"
+
+
+def wait_until_optimized(server: Server) -> str:
+    """Wait for the engines of a fitserve that compiles its model after it has begun to serve; say which it has.
+
+    Raises:
+        BenchError: it still compiles after a minute.
+    """
+    deadline = time.monotonic() + SETTLE_S
+    found: dict = {}
+    n_settled = 0
+    while n_settled < 5:  # each of several workers must say so
+        found = server.get("/model/info").get("optimization") or {}
+        n_settled = 0 if found.get("state") in {"running", "waiting"} else n_settled + 1
+        if time.monotonic() > deadline:
+            raise BenchError(f"{server.name} still compiles its model after {SETTLE_S:.0f} s: {found}")
+        time.sleep(0.1 if n_settled == 0 else 0.02)
+    if not found:
+        return "the library's own call"
+    forms = [form if isinstance(form, str) else form.get("name", "?") for form in found.get("forms", [])]
+    reason = f" ({found['reason']})" if found.get("reason") else ""
+    return f"optimization {found.get('state')}{reason}: {', '.join(forms) or 'native'}"
+
+
+def end(process: subprocess.Popen) -> None:
+    """End a server and all that it has started."""
     process.terminate()
     try:
         process.wait(STOP_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)  # the session of its own that it was started in
 
 
 def _cpu_s(pid: int) -> float:
