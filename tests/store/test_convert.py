@@ -23,7 +23,7 @@ from sklearn.svm import SVC
 from fitserve.errors import ArtifactError, SettingsError, UntrustedArtifactError
 from fitserve.estimators.model import EstimatorModel
 from fitserve.formats import identify
-from fitserve.store import parity
+from fitserve.optimize import parity
 from fitserve.store.convert import convert
 from fitserve.store.convert_onnx import load_onnx, to_onnx
 from fitserve.store.repository import read_artifact

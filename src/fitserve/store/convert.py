@@ -77,7 +77,7 @@ def convert_task(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dic
         msg = f"is of the format {known.name!r}: only joblib and pickle files of scikit-learn models are converted"
         raise ArtifactError(msg)
     from fitserve.estimators.model import EstimatorModel
-    from fitserve.store.parity import parity_rows
+    from fitserve.optimize.parity import parity_rows
     from fitserve.trust.unpickler import load_pickle
 
     is_signed = require_vouched(artifact, holds_code=True, format_name=known.name, policy=policy)
@@ -130,7 +130,7 @@ def _to_onnx(estimator: Any, model: Any, rows: Sequence[Any]) -> dict[str, Any]:
 
 def _to_skops(estimator: Any, model: Any, rows: Sequence[Any], policy: TrustPolicy) -> dict[str, Any]:
     from fitserve.formats.skops import load
-    from fitserve.store.parity import compare
+    from fitserve.optimize.parity import compare
 
     try:
         data = require("skops.io", "convert").dumps(estimator)

@@ -11,7 +11,7 @@ from fitserve.errors import ArtifactError, clip
 from fitserve.estimators.onnx_signature import NOTE_KEY, Note, NotedField
 from fitserve.estimators.walk import package_of, parts_of
 from fitserve.formats.base import require
-from fitserve.store.parity import UNKNOWN, Parity, agrees_with, compare, edge_rows, null_rows, thresholds_of
+from fitserve.optimize.parity import UNKNOWN, Parity, agrees_with, compare, edge_rows, null_rows, thresholds_of
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from fitserve.estimators.model import EstimatorModel
     from fitserve.estimators.onnx import OnnxModel
+    from fitserve.optimize.parity import Row
     from fitserve.signature import Field
-    from fitserve.store.parity import Row
 
 OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
 """Of 2022: read by ONNX Runtime since 1.14."""
