@@ -129,6 +129,26 @@ class Settings(BaseSettings):
         le=2**50,
         description="Memory for trying a model file. 0: 384 MiB and 16 times its size, 40 times if it is compressed.",
     )
+    optimize: Literal["auto", "off", "require"] = Field(
+        default="auto",
+        description="Compile models of scikit-learn, XGBoost and LightGBM to faster engines that are proven to answer "
+        "alike. auto does it beside the serving; require does not start without a proven engine.",
+    )
+    optimize_timeout_s: float = Field(
+        default=120.0, gt=0, le=86_400, description="How long compiling a model and proving its engines may take."
+    )
+    optimize_memory_bytes: int = Field(
+        default=512 * 2**20,
+        ge=0,
+        le=2**50,
+        description="Memory that compiled engines may take in each serving process. Beyond it the library's own call "
+        "serves.",
+    )
+    cache_dir: Path | None = Field(
+        default=None,
+        description="Where compiled engines are kept: a folder of your user alone. By default "
+        "$XDG_CACHE_HOME/fitserve, else ~/.cache/fitserve. Where it cannot be written, nothing is kept.",
+    )
     nonfinite: Literal["null", "error"] = Field(
         default="null",
         description="What NaN or infinity from the model becomes: null in the reply, or an error reply.",
