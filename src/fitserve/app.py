@@ -20,24 +20,19 @@ from starlette.routing import Route as StarletteRoute
 
 import fitserve.protocols
 from fitserve.apidocs import add_pages
+from fitserve.engine.batcher import Batcher
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor, usable_cpus
 from fitserve.errors import FitserveError, ModelNotReadyError, SettingsError
 from fitserve.observe.logs import Access, AccessLog, choose_format
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
-from fitserve.protocols.base import (
-    EXCHANGE_KEY,
-    NO_VERSION,
-    ClientGoneError,
-    Exchange,
-    Handler,
-    Protocol,
-    Services,
-    caught,
-)
+from fitserve.protocols.base import Handler, Protocol, Services, caught
+from fitserve.protocols.exchange import EXCHANGE_KEY, NO_VERSION, AsgiExchange, ClientGoneError, Exchange
 from fitserve.protocols.problems import answer, problem
 from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
+from fitserve.server.heads import Heads
+from fitserve.server.short_way import ShortWay
 from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
 from fitserve.store.catalog import Catalog
@@ -153,6 +148,15 @@ class FitserveApp(FastAPI):
             endpoint = RoutedHandler(route.handler, is_debug=settings.debug)
             self.router.routes.append(StarletteRoute(route.path, endpoint, methods=methods, include_in_schema=False))
         add_pages(self)
+        hot = {
+            (r.method, prefix + r.path): r.inference
+            for r in self._own_routes
+            if r.inference
+            for prefix in {"", settings.root_path}
+        }
+        self._short_way = ShortWay(
+            Heads(hot, settings.max_body_bytes), self.services.catalog, self._observe, is_debug=settings.debug
+        )
         self._inner: ASGIApp = self._pass
         if settings.cors_origins:
             self._inner = Cors(
@@ -175,7 +179,8 @@ class FitserveApp(FastAPI):
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
         current = self.services.catalog.current
-        exchange = Exchange(scope, receive, send, current.version if current else NO_VERSION)
+        model = (current.name, current.version) if current else ("", NO_VERSION)
+        exchange = AsgiExchange(scope, receive, send, scope["path"], model)
         scope[EXCHANGE_KEY] = exchange
         if not scope.get("root_path"):  # else it is mounted, or the server was told
             scope["root_path"] = self.services.settings.root_path
@@ -196,16 +201,25 @@ class FitserveApp(FastAPI):
             if not exchange.is_started:
                 await exchange.reply(problem(exc, exchange, is_debug=self.services.settings.debug))
         finally:
-            if self.access_log.is_enabled:
-                access = Access(
-                    method=scope["method"],
-                    path=scope["path"],
-                    status=exchange.status or CLIENT_CLOSED,
-                    duration_ms=exchange.elapsed_ms,
-                    request_id=exchange.request_id,
-                    model_version=exchange.model_version,
-                )
-                self.access_log.write(access, asyncio.get_running_loop())
+            self._observe(exchange)
+
+    def _observe(self, exchange: Exchange) -> None:
+        """Tell of an exchange that has ended, whichever way it went."""
+        if self.access_log.is_enabled:
+            access = Access(
+                method=exchange.method,
+                path=exchange.path,
+                status=exchange.status or CLIENT_CLOSED,
+                duration_ms=exchange.elapsed_ms,
+                request_id=exchange.request_id,
+                model_version=exchange.model_version,
+            )
+            self.access_log.write(access, asyncio.get_running_loop())
+
+    @property
+    def short_way(self) -> ShortWay | None:
+        """For our own protocol class, which answers without ASGI; None if an owner's middleware must be passed."""
+        return None if self.user_middleware else self._short_way
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through the door if the request is for a route of ours, else to the router."""
@@ -313,7 +327,11 @@ def _services(settings: Settings, model_path: Path | None, passed: Mapping[str, 
         settings=settings,
         catalog=catalog,
         lifecycle=Lifecycle(catalog, model_path, verifier_of(settings, passed), is_one_of_several=_is_one_of_several()),
-        engine=Engine(catalog, executor, is_nonfinite_error=settings.nonfinite == "error"),
+        engine=Engine(
+            catalog,
+            Batcher(executor),
+            is_nonfinite_error=settings.nonfinite == "error",
+        ),
         executor=executor,
         started_monotonic_s=time.monotonic(),
     )

@@ -12,11 +12,13 @@ import orjson
 
 from fitserve.errors import ForbiddenError
 from fitserve.protocols import openapi
-from fitserve.protocols.base import Protocol, Reply, Route
+from fitserve.protocols.base import Protocol, Route
+from fitserve.protocols.exchange import Reply
 from fitserve.protocols.json_body import is_cross_site
 
 if TYPE_CHECKING:
-    from fitserve.protocols.base import Exchange, Services
+    from fitserve.protocols.base import Services
+    from fitserve.protocols.exchange import AsgiExchange
     from fitserve.store.catalog import LoadedModel
 
 
@@ -27,7 +29,7 @@ def _routes(services: Services) -> list[Route]:
 PROTOCOL = Protocol(name="admin", routes=_routes)
 
 
-async def reload(services: Services, exchange: Exchange) -> Reply:
+async def reload(services: Services, exchange: AsgiExchange) -> Reply:
     """Read the model file again; the version that serves goes on until the new one has answered a row."""
     _require_local(exchange)
     loaded, previous = await services.lifecycle.reload(services.executor.run)
@@ -42,7 +44,7 @@ async def reload(services: Services, exchange: Exchange) -> Reply:
     return Reply(orjson.dumps(body))
 
 
-def _require_local(exchange: Exchange) -> None:
+def _require_local(exchange: AsgiExchange) -> None:
     """Refuse callers elsewhere, and web pages that make a browser on this machine call.
 
     Raises:

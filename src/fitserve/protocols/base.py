@@ -1,158 +1,71 @@
-"""What every protocol is made of: exchanges, replies, routes, and the way from one to the other."""
+"""What every protocol is made of: routes, who answers them, and what they answer with."""
 
 from __future__ import annotations
 
 import asyncio
-import itertools
-import os
-import re
-import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from fitserve.errors import BodyTooLargeError
+from fitserve.protocols.exchange import AsgiExchange, Exchange, Reply
 
 if TYPE_CHECKING:
     from fitserve.engine.core import Engine
     from fitserve.engine.executor import Executor
+    from fitserve.engine.job import Job
     from fitserve.settings import Settings
     from fitserve.store.catalog import Catalog, LoadedModel
     from fitserve.store.lifecycle import Lifecycle
 
-Scope: TypeAlias = MutableMapping[str, Any]
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-
-EXCHANGE_KEY = "fitserve.exchange"
-"""Where the scope of a request carries its exchange through the router."""
-
-NO_VERSION = "none"
-"""What ``X-Model-Version`` says while no model is loaded."""
-
-_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
-_ids = itertools.count(1)
-_id_prefix = os.urandom(6).hex()
-
-
-def _renew_id_prefix() -> None:
-    global _id_prefix  # noqa: PLW0603 - one a process
-    _id_prefix = os.urandom(6).hex()
-
-
-os.register_at_fork(after_in_child=_renew_id_prefix)
-
-
-class ClientGoneError(Exception):
-    """The client closed the connection before it had sent its request: there is nobody to answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """A whole HTTP reply, but for the headers that every reply has."""
-
-    body: bytes
-    status: int = 200
-    media_type: bytes = b"application/json"
-    headers: tuple[tuple[bytes, bytes], ...] = ()
-
-
-class Exchange:
-    """One HTTP request and its reply.
-
-    ``model_version`` is the version that answers: the one that served when the request came,
-    until a lease says which it is. It is written into the header and the access line.
-    """
-
-    __slots__ = ("_headers", "_send", "model_version", "receive", "request_id", "scope", "started_s", "status")
-
-    def __init__(self, scope: Scope, receive: Receive, send: Send, model_version: str) -> None:
-        self.scope = scope
-        self.started_s = time.perf_counter()
-        self.model_version = model_version
-        self.status = 0
-        self.receive = receive
-        self._send = send
-        self._headers: dict[bytes, bytes] = dict(scope["headers"])
-        given = self._headers.get(b"x-request-id")
-        self.request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else f"{_id_prefix}-{next(_ids):x}"
-
-    @property
-    def is_started(self) -> bool:
-        """Whether the reply's status has been sent."""
-        return self.status != 0
-
-    @property
-    def elapsed_ms(self) -> float:
-        """Milliseconds since the request came, by the monotonic clock."""
-        return (time.perf_counter() - self.started_s) * 1000
-
-    def header(self, name: bytes) -> bytes | None:
-        """The value of a request header, its name in lower case; the last if it came twice."""
-        return self._headers.get(name)
-
-    async def read_body(self, limit_bytes: int) -> bytes:
-        """Read the whole body.
-
-        Raises:
-            BodyTooLargeError: it announced or had more than ``limit_bytes``; the rest is not read.
-            ClientGoneError: the client left before its end.
-        """
-        announced = self._headers.get(b"content-length")
-        if announced is not None and announced.isdigit() and int(announced) > limit_bytes:
-            raise BodyTooLargeError(limit_bytes)
-        chunks: list[bytes] = []
-        size = 0
-        while True:
-            message = await self.receive()
-            if message["type"] == "http.disconnect":
-                raise ClientGoneError
-            chunk = message.get("body", b"")
-            size += len(chunk)
-            if size > limit_bytes:
-                raise BodyTooLargeError(limit_bytes)
-            chunks.append(chunk)
-            if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-    async def send(self, message: Message) -> None:
-        """Pass an ASGI message on, giving the reply the headers that all have."""
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-process-time", b"%.3f" % self.elapsed_ms),
-                (b"x-model-version", self.model_version.encode("latin-1")),
-                (b"x-request-id", self.request_id.encode("latin-1")),
-            ]
-        await self._send(message)
-
-    async def reply(self, reply: Reply, send: Send | None = None) -> None:
-        """Send a whole reply, through ``send`` where the application has wrapped :meth:`send`."""
-        send = send or self.send
-        headers = [
-            (b"content-type", reply.media_type),
-            (b"content-length", b"%d" % len(reply.body)),
-            *reply.headers,
-        ]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
-
-
-Handler: TypeAlias = Callable[[Exchange], Awaitable[Reply]]
+Handler: TypeAlias = Callable[[AsgiExchange], Awaitable[Reply]]
 Operation: TypeAlias = "Callable[[LoadedModel | None], Mapping[str, Any]]"
 """Describes a route for the OpenAPI document, given the model that serves."""
 
 
 @dataclass(frozen=True, slots=True)
+class Inference:
+    """An inference route, in two steps that wait for nothing: both doors take them.
+
+    Attributes:
+        admit: decides by the head of a request, before its body is read, whether to go on. Raises.
+        begin: takes the whole body and submits the rows to the engine. Raises, or calls its last
+            argument once with the reply: before it returns, or later on the event loop. Cancelling the
+            job that it returns keeps it from calling.
+    """
+
+    admit: Callable[[Exchange], None]
+    begin: Callable[[Exchange, bytes, Callable[[Reply], None]], Job]
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """One method of one path: who answers, and what the OpenAPI document says of it."""
+    """One method of one path: who answers, and what the OpenAPI document says of it.
+
+    ``inference`` is there where ``handler`` does the same through :func:`waits_for`.
+    """
 
     method: str
     path: str
     handler: Handler
     operation: Operation
+    inference: Inference | None = None
+
+
+def waits_for(inference: Inference, limit_bytes: int) -> Handler:
+    """The handler of an inference route: reads a body of at most ``limit_bytes``, begins, and waits."""
+
+    async def handle(exchange: AsgiExchange) -> Reply:
+        inference.admit(exchange)
+        body = await exchange.read_body(limit_bytes)
+        replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        job = inference.begin(exchange, body, replied.set_result)
+        try:
+            return await replied
+        except asyncio.CancelledError:
+            job.cancel()
+            raise
+
+    return handle
 
 
 @dataclass(frozen=True, slots=True)

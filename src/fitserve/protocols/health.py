@@ -11,10 +11,12 @@ import orjson
 
 from fitserve.errors import ModelNotReadyError
 from fitserve.protocols import openapi
-from fitserve.protocols.base import Protocol, Reply, Route
+from fitserve.protocols.base import Protocol, Route
+from fitserve.protocols.exchange import Reply
 
 if TYPE_CHECKING:
-    from fitserve.protocols.base import Exchange, Services
+    from fitserve.protocols.base import Services
+    from fitserve.protocols.exchange import AsgiExchange
     from fitserve.store.catalog import LoadedModel
 
 
@@ -29,7 +31,7 @@ def _routes(services: Services) -> list[Route]:
 PROTOCOL = Protocol(name="health", routes=_routes)
 
 
-async def health(services: Services, _: Exchange) -> Reply:
+async def health(services: Services, _: AsgiExchange) -> Reply:
     """Liveness: answers as long as the process can, whatever the state of its model."""
     current = services.catalog.current
     is_healthy = current is not None and current.trial.has_answered
@@ -43,7 +45,7 @@ async def health(services: Services, _: Exchange) -> Reply:
     return Reply(orjson.dumps(body))
 
 
-async def ready(services: Services, _: Exchange) -> Reply:
+async def ready(services: Services, _: AsgiExchange) -> Reply:
     """Readiness: a model is loaded and has answered a row."""
     current = services.catalog.current
     if current is None:
@@ -55,7 +57,7 @@ async def ready(services: Services, _: Exchange) -> Reply:
     return _status("ready")
 
 
-async def started(services: Services, _: Exchange) -> Reply:
+async def started(services: Services, _: AsgiExchange) -> Reply:
     """Start-up: a model is loaded, so the other probes may begin."""
     if services.catalog.current is None:
         msg = "no model is loaded yet"

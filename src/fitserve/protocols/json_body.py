@@ -16,8 +16,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from fitserve.protocols.base import Exchange
-    from fitserve.settings import Settings
+    from fitserve.protocols.exchange import Exchange
 
 _SENT_BY_DEFAULT = frozenset({b"application/x-www-form-urlencoded", b"text/plain"})
 """Types that clients put on a JSON body unless told otherwise: ``curl -d``, a browser's ``fetch``."""
@@ -26,20 +25,27 @@ _BOM = b"\xef\xbb\xbf"
 _SPACES = np.frombuffer(b" \t\n\r", dtype=np.uint8)
 
 
-async def read_json(exchange: Exchange, settings: Settings) -> Any:
-    """Read and decode the body.
+def require_json(origins: tuple[str, ...], exchange: Exchange) -> None:
+    """Refuse a body that says that it is something else.
+
+    ``origins`` are those whose pages may call.
+
+    Raises:
+        UnsupportedMediaTypeError: it is no JSON in UTF-8, it is compressed, or a page of another site may not send it.
+    """
+    content_type = exchange.header(b"content-type")
+    if content_type != b"application/json" or exchange.header(b"content-encoding"):
+        _check_media_type(exchange, content_type or b"", origins)
+
+
+def decode_json(body: bytes) -> Any:
+    """Decode a body.
 
     NaN, Infinity and numbers too large for a float are no JSON and are refused with the rest.
 
     Raises:
-        UnsupportedMediaTypeError: the body says that it is something else.
-        BodyTooLargeError: it exceeds ``max_body_bytes``.
         MalformedBodyError: it is not JSON, or an object names a key twice.
     """
-    content_type = exchange.header(b"content-type")
-    if content_type != b"application/json" or exchange.header(b"content-encoding"):
-        _check_media_type(exchange, content_type or b"", settings.cors_origins)
-    body = await exchange.read_body(settings.max_body_bytes)
     body = body.removeprefix(_BOM)
     if not body:
         msg = "the body is empty; wanted a JSON document"

@@ -10,81 +10,129 @@ import orjson
 
 from fitserve.errors import InputIssue, InvalidInputError, clip, did_you_mean
 from fitserve.protocols import answers, native_operations
-from fitserve.protocols.base import Protocol, Reply, Route
-from fitserve.protocols.json_body import plain, read_json
+from fitserve.protocols.base import Inference, Protocol, Route, waits_for
+from fitserve.protocols.exchange import Reply
+from fitserve.protocols.json_body import decode_json, plain, require_json
+from fitserve.protocols.problems import problem
 from fitserve.signature import count, count_rows, describe
 from fitserve.store.describe import describe_model
 from fitserve.types import ModelRef
 
 if TYPE_CHECKING:
-    from fitserve.protocols.base import Exchange, Services
+    from collections.abc import Callable
+
+    from fitserve.engine.job import Job
+    from fitserve.protocols.base import Operation, Services
+    from fitserve.protocols.exchange import Exchange
     from fitserve.signature import OutputName, Signature
+    from fitserve.types import Outputs
 
 
 def _routes(services: Services) -> list[Route]:
     limit = services.settings.max_batch_size
+    describe_batch = partial(native_operations.describe_batch, limit)
     return [
-        Route("POST", "/predict", partial(predict, services), native_operations.describe_predict),
-        Route(
-            "POST", "/predict/batch", partial(predict_batch, services), partial(native_operations.describe_batch, limit)
-        ),
+        _inference_route(services, "/predict", _begin_one, native_operations.describe_predict),
+        _inference_route(services, "/predict/batch", _begin_batch, describe_batch),
         Route("GET", "/model/info", partial(model_info, services), native_operations.describe_info),
     ]
+
+
+def _inference_route(services: Services, path: str, begin: Callable[..., Job], operation: Operation) -> Route:
+    inference = Inference(partial(require_json, services.settings.cors_origins), partial(begin, services))
+    return Route("POST", path, waits_for(inference, services.settings.max_body_bytes), operation, inference)
 
 
 PROTOCOL = Protocol(name="native", routes=_routes)
 
 
-async def predict(services: Services, exchange: Exchange) -> Reply:
+def _begin_one(services: Services, exchange: Exchange, body: bytes, done: Callable[[Reply], None]) -> Job:
     """Predict one row, given as a list, as an object by name, or as a list of name and value."""
-    document = await read_json(exchange, services.settings)
-    features, ref, names = _members(document, "features")
-    lease = services.engine.lease(ref)
-    exchange.model_version = lease.version
-    signature = lease.model.signature
-    asked = _asked(signature, names)
-    outputs = await services.engine.infer(lease, [_by_name(features)], asked=asked or (), first_row=None)
-    predictions = plain(outputs.predictions)
-    by_class = answers.probabilities(signature, outputs)
-    body: dict[str, Any] = {
-        "prediction": predictions[0],
-        "probability": answers.probability(signature, outputs, 0, predictions[0]),
-        "probabilities": by_class[0] if by_class else None,
-        "model_version": lease.version,
-        "latency_ms": round(exchange.elapsed_ms, 3),
-        "timestamp": datetime.now(UTC),
-    }
-    if asked is not None:
-        found = answers.asked_outputs(signature, outputs, predictions, asked)
-        body["outputs"] = {name: values[0] for name, values in found.items()}
-    return Reply(orjson.dumps(body))
+    features, ref, names = _members(decode_json(body), "features")
+    answer = _Answer(services, exchange, ref, names, done)
+    return services.engine.begin(answer.lease, [_by_name(features)], answer.asked or (), None, answer.finish_one)
 
 
-async def predict_batch(services: Services, exchange: Exchange) -> Reply:
+def _begin_batch(services: Services, exchange: Exchange, body: bytes, done: Callable[[Reply], None]) -> Job:
     """Predict many rows in one call of the model, given as rows or as columns by name."""
-    document = await read_json(exchange, services.settings)
-    instances, ref, names = _members(document, "instances")
-    lease = services.engine.lease(ref)
-    exchange.model_version = lease.version
-    signature = lease.model.signature
-    asked = _asked(signature, names)
+    instances, ref, names = _members(decode_json(body), "instances")
+    answer = _Answer(services, exchange, ref, names, done)
     _check_size(instances, services.settings.max_batch_size)
-    outputs = await services.engine.infer(lease, instances, asked=asked or ())
-    predictions = plain(outputs.predictions)
-    probabilities = None
-    if outputs.probabilities is not None:
-        probabilities = [answers.probability(signature, outputs, row, label) for row, label in enumerate(predictions)]
-    body: dict[str, Any] = {
-        "predictions": predictions,
-        "probabilities": probabilities,
-        "model_version": lease.version,
-        "latency_ms": round(exchange.elapsed_ms, 3),
-        "count": len(predictions),
-        "timestamp": datetime.now(UTC),
-    }
-    if asked is not None:
-        body["outputs"] = answers.asked_outputs(signature, outputs, predictions, asked)
-    return Reply(orjson.dumps(body))
+    return services.engine.begin(answer.lease, instances, answer.asked or (), 0, answer.finish_batch)
+
+
+class _Answer:
+    """What is kept of a request while the model computes, and how its outputs become a reply."""
+
+    __slots__ = ("_done", "_exchange", "_services", "asked", "lease")
+
+    def __init__(
+        self,
+        services: Services,
+        exchange: Exchange,
+        ref: ModelRef,
+        names: list[Any] | None,
+        done: Callable[[Reply], None],
+    ) -> None:
+        self.lease = lease = services.engine.lease(ref)
+        exchange.model_name, exchange.model_version = lease.name, lease.version
+        self.asked = None if names is None else _asked(lease.model.signature, names)
+        self._services = services
+        self._exchange = exchange
+        self._done = done
+
+    def finish_one(self, job: Job) -> None:
+        """Reply to a request for one row."""
+        self._finish(job, self._one)
+
+    def finish_batch(self, job: Job) -> None:
+        """Reply to a request for many rows."""
+        self._finish(job, self._batch)
+
+    def _finish(self, job: Job, body_of: Callable[[Outputs], dict[str, Any]]) -> None:
+        services, exchange = self._services, self._exchange
+        try:
+            reply = Reply(orjson.dumps(body_of(services.engine.outputs(job))))
+        except BaseException as exc:  # noqa: BLE001 - whatever the model made of it
+            reply = problem(exc, exchange, is_debug=services.settings.debug)
+        self._done(reply)
+
+    def _one(self, outputs: Outputs) -> dict[str, Any]:
+        signature, exchange = self.lease.model.signature, self._exchange
+        predictions = plain(outputs.predictions)
+        by_class = answers.probabilities(signature, outputs)
+        body: dict[str, Any] = {
+            "prediction": predictions[0],
+            "probability": answers.probability(signature, outputs, 0, predictions[0]),
+            "probabilities": by_class[0] if by_class else None,
+            "model_version": self.lease.version,
+            "latency_ms": round(exchange.elapsed_ms, 3),
+            "timestamp": datetime.now(UTC),
+        }
+        if self.asked is not None:
+            found = answers.asked_outputs(signature, outputs, predictions, self.asked)
+            body["outputs"] = {name: values[0] for name, values in found.items()}
+        return body
+
+    def _batch(self, outputs: Outputs) -> dict[str, Any]:
+        signature, exchange = self.lease.model.signature, self._exchange
+        predictions = plain(outputs.predictions)
+        probabilities = None
+        if outputs.probabilities is not None:
+            probabilities = [
+                answers.probability(signature, outputs, row, label) for row, label in enumerate(predictions)
+            ]
+        body: dict[str, Any] = {
+            "predictions": predictions,
+            "probabilities": probabilities,
+            "model_version": self.lease.version,
+            "latency_ms": round(exchange.elapsed_ms, 3),
+            "count": len(predictions),
+            "timestamp": datetime.now(UTC),
+        }
+        if self.asked is not None:
+            body["outputs"] = answers.asked_outputs(signature, outputs, predictions, self.asked)
+        return body
 
 
 async def model_info(services: Services, exchange: Exchange) -> Reply:

@@ -28,10 +28,12 @@ from fitserve.errors import (
     UnsupportedMediaTypeError,
     clip,
 )
-from fitserve.protocols.base import ClientGoneError, Reply, caught
+from fitserve.protocols.base import caught
+from fitserve.protocols.exchange import ClientGoneError, Reply
 
 if TYPE_CHECKING:
-    from fitserve.protocols.base import Exchange, Handler
+    from fitserve.protocols.base import Handler
+    from fitserve.protocols.exchange import AsgiExchange, Exchange
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +59,7 @@ MAX_PROBLEM_BYTES = 8192
 _FAULT = "the server failed to answer this request; its log tells why, under the request id"
 
 
-async def answer(exchange: Exchange, handler: Handler, *, is_debug: bool) -> Reply:
+async def answer(exchange: AsgiExchange, handler: Handler, *, is_debug: bool) -> Reply:
     """Run a handler and return its reply, or the problem that it raised.
 
     Raises:
@@ -166,8 +168,8 @@ def _log_fault(exc: BaseException, exchange: Exchange, *, is_debug: bool) -> Non
     shown = cause if is_debug else ModelFailedError(f"{kind}, whose text may hold values: debug = true shows it")
     logger.error(
         "%s %s failed: %s",
-        exchange.scope["method"],
-        clip(exchange.scope["path"], 256),
+        exchange.method,
+        clip(exchange.path, 256),
         str(exc) if isinstance(exc, ModelFailedError) else type(exc).__name__,
         exc_info=(type(shown), shown, cause.__traceback__),
         extra={"request_id": exchange.request_id, "model_version": exchange.model_version},

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from fitserve.errors import ForbiddenError, InputIssue, InvalidInputError, clip
-from fitserve.protocols.base import EXCHANGE_KEY, Exchange, Handler, Reply
+from fitserve.protocols.exchange import EXCHANGE_KEY, AsgiExchange, Reply
 from fitserve.protocols.problems import answer, http_problem, problem
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from starlette.datastructures import Headers
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
+
+    from fitserve.protocols.base import Handler
 
 
 class RoutedHandler:
@@ -31,7 +33,7 @@ class RoutedHandler:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer through ``receive`` and ``send``, which a middleware of the owner's may have wrapped."""
-        exchange: Exchange = scope[EXCHANGE_KEY]
+        exchange: AsgiExchange = scope[EXCHANGE_KEY]
         exchange.receive = receive
         await exchange.reply(await answer(exchange, self._handler, is_debug=self._is_debug), send)
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from fitserve.errors import SettingsError
+from fitserve.server.protocol import HttpProtocol
 
 if TYPE_CHECKING:
     from fitserve.settings import Settings
@@ -61,7 +62,7 @@ def make_server(app: Any, settings: Settings) -> uvicorn.Server:
     """A uvicorn server for the application, with httptools: its other parser lets ambiguous requests pass."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

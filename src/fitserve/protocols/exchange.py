@@ -1,0 +1,151 @@
+"""One HTTP request and its reply, whichever door it came through."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import time
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from fitserve.errors import BodyTooLargeError
+
+Scope: TypeAlias = MutableMapping[str, Any]
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+
+EXCHANGE_KEY = "fitserve.exchange"
+"""Where the scope of a request carries its exchange through the router."""
+
+NO_VERSION = "none"
+"""What ``X-Model-Version`` says while no model is loaded."""
+
+_REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
+_ids = itertools.count(1)
+_id_prefix = os.urandom(6).hex()
+
+
+def _renew_id_prefix() -> None:
+    global _id_prefix  # noqa: PLW0603 - one a process
+    _id_prefix = os.urandom(6).hex()
+
+
+os.register_at_fork(after_in_child=_renew_id_prefix)
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before it had sent its request: there is nobody to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A whole HTTP reply, but for the headers that every reply has."""
+
+    body: bytes
+    status: int = 200
+    media_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+
+
+class Exchange:
+    """What is known of one request while it is answered, however its bytes come and go.
+
+    Attributes:
+        method: of the request.
+        path: of the request, decoded, without a prefix that the application is mounted at.
+        headers: of the request, names in lower case; the last of those that came twice.
+        model_version: the version that answers: the one that served when the request came, until a
+            lease says which it is. It is written into the header and the access line.
+        model_name: the same of its name.
+        status: of the reply, 0 until it is sent.
+    """
+
+    __slots__ = ("headers", "method", "model_name", "model_version", "path", "request_id", "started_s", "status")
+
+    def __init__(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], model: tuple[str, str] = ("", NO_VERSION)
+    ) -> None:
+        self.started_s = time.perf_counter()
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.model_name, self.model_version = model
+        self.status = 0
+        given = headers.get(b"x-request-id")
+        self.request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else f"{_id_prefix}-{next(_ids):x}"
+
+    @property
+    def is_started(self) -> bool:
+        """Whether the reply's status has been sent."""
+        return self.status != 0
+
+    @property
+    def elapsed_ms(self) -> float:
+        """Milliseconds since the request came, by the monotonic clock."""
+        return (time.perf_counter() - self.started_s) * 1000
+
+    def header(self, name: bytes) -> bytes | None:
+        """The value of a request header, its name in lower case; the last if it came twice."""
+        return self.headers.get(name)
+
+
+class AsgiExchange(Exchange):
+    """One that came through ASGI."""
+
+    __slots__ = ("_send", "receive", "scope")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, path: str, model: tuple[str, str]) -> None:
+        super().__init__(scope["method"], path, dict(scope["headers"]), model)
+        self.scope = scope
+        self.receive = receive
+        self._send = send
+
+    async def read_body(self, limit_bytes: int) -> bytes:
+        """Read the whole body.
+
+        Raises:
+            BodyTooLargeError: it announced or had more than ``limit_bytes``; the rest is not read.
+            ClientGoneError: the client left before its end.
+        """
+        announced = self.headers.get(b"content-length")
+        if announced is not None and announced.isdigit() and int(announced) > limit_bytes:
+            raise BodyTooLargeError(limit_bytes)
+        chunks: list[bytes] = []
+        size = 0
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            if size > limit_bytes:
+                raise BodyTooLargeError(limit_bytes)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    async def send(self, message: Message) -> None:
+        """Pass an ASGI message on, giving the reply the headers that all have."""
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [
+                *message.get("headers", ()),
+                (b"x-process-time", b"%.3f" % self.elapsed_ms),
+                (b"x-model-version", self.model_version.encode("latin-1")),
+                (b"x-request-id", self.request_id.encode("latin-1")),
+            ]
+        await self._send(message)
+
+    async def reply(self, reply: Reply, send: Send | None = None) -> None:
+        """Send a whole reply, through ``send`` where the application has wrapped :meth:`send`."""
+        send = send or self.send
+        headers = [
+            (b"content-type", reply.media_type),
+            (b"content-length", b"%d" % len(reply.body)),
+            *reply.headers,
+        ]
+        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
+        await send({"type": "http.response.body", "body": reply.body})

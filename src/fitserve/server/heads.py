@@ -1,0 +1,111 @@
+"""The heads of requests that may be answered at once, each parsed once.
+
+A client that keeps a connection sends the same head with every request. What the parser makes of the same bytes is
+the same, so it is kept by them.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import httptools
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fitserve.protocols.base import Inference
+
+MAX_HEADS = 1024
+MAX_HEAD_BYTES = 2048
+"""A longer head goes the longer way, and so do bodies of more than one read."""
+
+_DIGITS = re.compile(rb"[0-9]{1,10}")
+_PLAIN_PATH = re.compile(rb"/[A-Za-z0-9/_.~-]*")
+
+_COLD = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"trailer"})
+"""Headers that ask for more than a reply to a whole body: such a request goes the longer way."""
+
+
+class Head:
+    """The head of a request for a hot route.
+
+    Attributes:
+        method: of the request.
+        path: of the request.
+        headers: names in lower case.
+        n_body: how many bytes of body follow.
+        inference: who answers.
+    """
+
+    __slots__ = ("headers", "inference", "method", "n_body", "path")
+
+    def __init__(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], n_body: int, inference: Inference
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.headers = headers
+        self.n_body = n_body
+        self.inference = inference
+
+
+class Heads:
+    """Knows heads by their bytes. Used from one event loop.
+
+    Args:
+        hot: who answers, by method and path.
+        max_body_bytes: a request that announces more goes the longer way, to be refused.
+    """
+
+    def __init__(self, hot: Mapping[tuple[str, str], Inference], max_body_bytes: int) -> None:
+        self._hot = hot
+        self._max_body_bytes = max_body_bytes
+        self._known: dict[bytes, Head | None] = {}
+
+    def find(self, head: bytes) -> Head | None:
+        """Return what is known of a head, with the empty line that ends it; None if it goes the longer way."""
+        try:
+            return self._known[head]
+        except KeyError:
+            if len(head) > MAX_HEAD_BYTES:
+                return None
+        if len(self._known) >= MAX_HEADS:
+            self._known.clear()
+        found = self._known[head] = self._parse(head)
+        return found
+
+    def _parse(self, head: bytes) -> Head | None:
+        listener = _Listener()
+        parser = httptools.HttpRequestParser(listener)
+        try:
+            parser.feed_data(head)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            return None
+        if not listener.is_whole or parser.get_http_version() != "1.1" or not parser.should_keep_alive():
+            return None
+        headers, url = listener.headers, listener.url
+        length = headers.get(b"content-length")
+        if length is None or not _DIGITS.fullmatch(length) or not _PLAIN_PATH.fullmatch(url) or _COLD & headers.keys():
+            return None
+        method, path = parser.get_method().decode(), url.decode()
+        inference = self._hot.get((method, path))
+        if inference is None or int(length) > self._max_body_bytes:
+            return None
+        return Head(method, path, headers, int(length), inference)
+
+
+class _Listener:
+    def __init__(self) -> None:
+        self.url = b""
+        self.headers: dict[bytes, bytes] = {}
+        self.is_whole = False
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        self.is_whole = True

@@ -1,0 +1,190 @@
+"""Our HTTP protocol class for uvicorn: uvicorn's own, and in front of it a short way for the requests that are many.
+
+A request for an inference route that arrives whole, on a connection where nothing else is under way, is answered
+without a task and without an ASGI cycle. All else, and whatever is odd about a request, goes to uvicorn's class,
+as if this one were not there. Both ways give the same bytes: tests/server compares them.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Final
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from fitserve.protocols.base import caught
+from fitserve.protocols.exchange import Exchange
+from fitserve.protocols.problems import problem
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+    from fitserve.engine.job import Job
+    from fitserve.protocols.exchange import Reply
+    from fitserve.server.heads import Head
+    from fitserve.server.short_way import ShortWay
+
+_END: Final = b"\r\n\r\n"
+_OK: Final = b"HTTP/1.1 200 OK\r\n"
+
+MOST_HELD_BYTES: Final = 65536
+"""So much may wait behind a request that is being answered before the connection is read no further."""
+
+
+class HttpProtocol(HttpToolsProtocol):
+    """One connection."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        config = self.config
+        self._short: ShortWay | None = None
+        if config.limit_concurrency is None and not config.root_path:
+            self._short = getattr(config.app, "short_way", None)
+        self._is_within_message = False  # the parser has seen a part of one
+        self._exchange: Exchange | None = None  # under way on the short way
+        self._job: Job | None = None
+        self._held = bytearray()  # what came behind it
+        self._is_ending = False
+        self._idle_since_s = 0.0
+        self._date_of: Any = None
+        self._date = b""
+
+    # ── what comes ──────────────────────────────────────────────────────────────────
+
+    def data_received(self, data: bytes) -> None:
+        """Answer a whole request that may go the short way, and leave the rest to uvicorn."""
+        if self._exchange is not None:
+            self._hold(data)
+            return
+        short = self._short
+        if short is not None and not self._is_within_message and self._is_free():
+            end = data.find(_END) + 4
+            if end > 3:  # noqa: PLR2004 - it was found
+                head = short.heads.find(data[:end])
+                if head is not None and len(data) - end >= head.n_body:
+                    ends = end + head.n_body
+                    if len(data) > ends:
+                        self._held += data[ends:]
+                        data = data[:ends]
+                    self._begin(short, head, data[end:])
+                    return
+        super().data_received(data)
+
+    def _is_free(self) -> bool:
+        """Whether nothing else is under way on this connection."""
+        cycle: RequestResponseCycle | None = self.cycle
+        is_answered = cycle is None or cycle.response_complete
+        return is_answered and not self.flow.write_paused and not self.transport.is_closing()
+
+    def _hold(self, data: bytes) -> None:
+        self._held += data
+        if len(self._held) > MOST_HELD_BYTES:
+            self.flow.pause_reading()
+
+    def on_message_begin(self) -> None:
+        """Note that the parser is within a message."""
+        self._is_within_message = True
+        super().on_message_begin()
+
+    def on_message_complete(self) -> None:
+        """Note that the parser is between messages."""
+        self._is_within_message = False
+        super().on_message_complete()
+
+    # ── the short way ───────────────────────────────────────────────────────────────
+
+    def _begin(self, short: ShortWay, head: Head, body: bytes) -> None:
+        current = short.catalog.current
+        model = (current.name, current.version) if current is not None else ("", "none")
+        self._exchange = exchange = Exchange(head.method, head.path, head.headers, model)
+        try:
+            head.inference.admit(exchange)
+            job = head.inference.begin(exchange, body, self._reply)
+        except BaseException as exc:
+            if not caught(exc):
+                raise
+            self._reply(problem(exc, exchange, is_debug=short.is_debug))
+            return
+        if self._exchange is exchange:  # it was not answered at once
+            self._job = job
+
+    def _reply(self, reply: Reply) -> None:
+        """Write the reply, and go on with what came meanwhile."""
+        exchange, self._exchange, self._job = self._exchange, None, None
+        assert exchange is not None and self._short is not None  # noqa: PT018 - one is under way
+        exchange.status = reply.status
+        self.transport.write(self._head_of(exchange, reply) + reply.body)
+        self.server_state.total_requests += 1
+        self._short.observe(exchange)
+        if self._is_ending:
+            self.transport.close()
+        elif self._held:
+            self.loop.call_soon(self._go_on)
+        else:
+            self._note_idle()
+
+    def _head_of(self, exchange: Exchange, reply: Reply) -> bytes:
+        """The head as uvicorn writes it."""
+        common = self.server_state.default_headers
+        if common is not self._date_of:  # a new list each second
+            self._date_of, self._date = common, b"".join(b"%b: %b\r\n" % pair for pair in common)
+        status = _OK if reply.status == 200 else _status_line(reply.status)  # noqa: PLR2004
+        more = b"".join(b"%b: %b\r\n" % pair for pair in reply.headers) if reply.headers else b""
+        return (
+            b"%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b"
+            b"x-process-time: %.3f\r\nx-model-version: %b\r\nx-request-id: %b\r\n%b\r\n"
+        ) % (
+            status, self._date, reply.media_type, len(reply.body), more,
+            exchange.elapsed_ms, exchange.model_version.encode("latin-1"), exchange.request_id.encode("latin-1"),
+            b"connection: close\r\n" if self._is_ending else b"",
+        )  # fmt: skip
+
+    def _go_on(self) -> None:
+        """Take up what was held. Not within :meth:`_reply`: a client may send a thousand requests at once."""
+        if self._exchange is not None or self.transport.is_closing():
+            return
+        data = bytes(self._held)
+        self._held.clear()
+        self.flow.resume_reading()
+        if data:
+            self.data_received(data)
+
+    # ── the ends of a connection ────────────────────────────────────────────────────
+
+    def _note_idle(self) -> None:
+        """Close the connection if nothing comes for ``timeout_keep_alive``, with one timer for all of its requests."""
+        self._idle_since_s = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
+
+    def _end_if_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._exchange is not None:
+            return  # its reply will note the next idle time
+        left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
+        if left_s > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self._end_if_idle)
+        else:
+            self.timeout_keep_alive_handler()
+
+    def shutdown(self) -> None:
+        """End the connection, after the reply that is under way."""
+        if self._exchange is not None:
+            self._is_ending = True
+        else:
+            super().shutdown()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Let go of what nobody waits for any more."""
+        if self._job is not None:
+            self._job.cancel()
+        if self._exchange is not None and self._short is not None:
+            self._short.observe(self._exchange)
+            self._exchange = self._job = None
+        self._held.clear()
+        self._unset_keepalive_if_required()
+        super().connection_lost(exc)
+
+
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())

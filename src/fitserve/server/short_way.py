@@ -1,0 +1,31 @@
+"""What the application gives to those who answer without ASGI."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fitserve.protocols.exchange import Exchange
+    from fitserve.server.heads import Heads
+    from fitserve.store.catalog import Catalog
+
+
+class ShortWay:
+    """What the application gives to those who answer without ASGI. Used from its event loop.
+
+    Attributes:
+        heads: knows the requests that may go the short way.
+        catalog: names the version that serves.
+        observe: is told of each exchange when its reply has been written.
+        is_debug: whether replies show the text of faults.
+    """
+
+    __slots__ = ("catalog", "heads", "is_debug", "observe")
+
+    def __init__(self, heads: Heads, catalog: Catalog, observe: Callable[[Exchange], None], *, is_debug: bool) -> None:
+        self.heads = heads
+        self.catalog = catalog
+        self.observe = observe
+        self.is_debug = is_debug
