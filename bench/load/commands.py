@@ -52,10 +52,6 @@ def fitserve_asgi(model_path: Path) -> Command:
     return Command(arguments, model_path.parent, environ)
 
 
-def has_nginx() -> bool:
-    return _nginx() is not None
-
-
 def nginx(answer: bytes, folder: Path) -> Command:
     """One worker of nginx that gives the same answer to whatever comes: what HTTP alone costs.
 
@@ -67,12 +63,12 @@ def nginx(answer: bytes, folder: Path) -> Command:
 
     def arguments(port: int) -> list[str]:
         config.write_text(NGINX_CONF % {"folder": folder, "port": port, "answer": answer.decode()}, encoding="utf-8")
-        return [_nginx() or "nginx", "-p", str(folder), "-c", str(config), "-e", "stderr"]
+        return [nginx_program() or "nginx", "-p", str(folder), "-c", str(config), "-e", "stderr"]
 
     return Command(arguments, folder)
 
 
-def _nginx() -> str | None:
+def nginx_program() -> str | None:
     return shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
 
 

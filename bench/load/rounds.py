@@ -8,7 +8,6 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.load.scenarios import Scenario
 from bench.load.servers import TICKS_PER_S, BenchError, Server, pinned
 
 SCRIPT = Path(__file__).with_name("post.lua")
@@ -56,15 +55,15 @@ def median(rounds: list[Round], figure: str) -> float:
     return statistics.median(getattr(one, figure) for one in rounds)
 
 
-def run_round(server: Server, scenario: Scenario, bodies: Path, seconds: float, core: int | None) -> Round:
+def run_round(server: Server, path: str, bodies: Path, connections: int, seconds: float, core: int | None) -> Round:
     """Load one server for some seconds and until all is answered.
 
     Raises:
         BenchError: a request failed, or was not answered.
     """
     arguments = [
-        "wrk", "-t1", f"-c{scenario.connections}", f"-d{int(seconds) + DRAIN_S}", f"--timeout={DRAIN_S}",
-        "-s", str(SCRIPT), server.url + scenario.path, "--", str(bodies), str(seconds), str(scenario.connections),
+        "wrk", "-t1", f"-c{connections}", f"-d{int(seconds) + DRAIN_S}", f"--timeout={DRAIN_S}",
+        "-s", str(SCRIPT), server.url + path, "--", str(bodies), str(seconds), str(connections),
     ]  # fmt: skip
     load_before_s, server_before_s, all_before_s = _children_cpu_s(), server.cpu_s(), _cores_cpu_s()
     with pinned(core):
@@ -72,8 +71,8 @@ def run_round(server: Server, scenario: Scenario, bodies: Path, seconds: float, 
     server_cpu_s, load_cpu_s = server.cpu_s() - server_before_s, _children_cpu_s() - load_before_s
     others_cpu_s = max(0.0, _cores_cpu_s() - all_before_s - server_cpu_s - load_cpu_s)
     found = _figures(run.stdout)
-    if not found or found["errors"] or found["idle"] != scenario.connections or not found["requests"]:
-        msg = f"{server.name}, {scenario.title}: not every request was answered with 200\n{run.stdout}{run.stderr}"
+    if not found or found["errors"] or found["idle"] != connections or not found["requests"]:
+        msg = f"{server.name}: not every request to {path} was answered with 200\n{run.stdout}{run.stderr}"
         raise BenchError(msg)
     return Round(
         requests=found["requests"],

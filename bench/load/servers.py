@@ -55,7 +55,11 @@ class Server:
 
     name: str
     process: subprocess.Popen
-    url: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
 
     def cpu_s(self) -> float:
         """User and system time so far, of the process and all that it started."""
@@ -85,7 +89,7 @@ def serving(name: str, command: Command, core: int | None) -> Iterator[Server]:
     port = free_port()
     process = start(command, port, core)
     try:
-        server = Server(name, process, f"http://127.0.0.1:{port}")
+        server = Server(name, process, port)
         _wait_until_healthy(server, command)
         yield server
     finally:
@@ -153,7 +157,7 @@ def wait_until_optimized(server: Server) -> str:
     n_settled = 0
     while n_settled < 5:  # each of several workers must say so
         found = server.get("/model/info").get("optimization") or {}
-        n_settled = 0 if found.get("state") in {"running", "waiting"} else n_settled + 1
+        n_settled = 0 if found.get("state") == "running" else n_settled + 1
         if time.monotonic() > deadline:
             raise BenchError(f"{server.name} still compiles its model after {SETTLE_S:.0f} s: {found}")
         time.sleep(0.1 if n_settled == 0 else 0.02)
