@@ -228,6 +228,8 @@ def surroundings(request: dict, blobs: list[memoryview]) -> dict:
         "group": os.getpgid(0),
         "session": os.getsid(0),
         "descriptors": len(descriptors),
+        "niceness": os.nice(0),
+        "first to go": Path("/proc/self/oom_score_adj").read_text().strip(),
         "environment": dict(os.environ),
         "modules": [name for name in request.get("modules", ()) if name in sys.modules],
     }

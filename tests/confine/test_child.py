@@ -64,6 +64,14 @@ def test_a_child_has_one_thread_four_descriptors_and_its_own_group(run):
 
 
 @on_linux
+def test_a_child_may_be_given_a_lower_priority_and_is_the_first_that_lack_of_memory_ends(template):
+    said = template.run("confine.tasks:surroundings", {}, deadline_s=20, niceness=7)
+
+    assert said["niceness"] == min(os.nice(0) + 7, 19)
+    assert said["first to go"] == "1000"
+
+
+@on_linux
 def test_a_template_that_has_imported_the_libraries_has_one_thread():
     names = ["numpy", "pandas", "joblib", "sklearn.ensemble", "lightgbm", "xgboost", "catboost", "skops.io"]
     # onnxruntime starts a thread when it is imported.

@@ -129,6 +129,7 @@ class Template:
         blobs: Sequence[bytes | memoryview] = (),
         *,
         deadline_s: float,
+        niceness: int = 0,
     ) -> dict[str, Any]:
         """Call a function in a child and return what it returned. Blocks.
 
@@ -139,6 +140,7 @@ class Template:
             request: what JSON can hold.
             blobs: bytes that are handed over without being copied into the child.
             deadline_s: how long the child may take; the start of the template does not count.
+            niceness: by how much its priority is lower than ours, up to 19.
 
         Raises:
             FitserveError: the function raised it; of the same class, if that is one of
@@ -149,14 +151,14 @@ class Template:
         payload = pack({"task": task, "request": dict(request), "path": _search_path()}, blobs)
         try:
             for _ in range(2):  # a template may have died, long ago or now
-                outcome = self._try(payload, deadline_s)
+                outcome = self._try(payload, deadline_s, niceness)
                 if outcome != TEMPLATE_ENDED:
                     return answer(outcome, deadline_s, self._longest_reply_bytes)
         finally:
             os.close(payload)
         raise ArtifactError("cannot be tried: the process that tries models ended twice; is there enough memory?")
 
-    def _try(self, payload: int, deadline_s: float) -> Outcome:
+    def _try(self, payload: int, deadline_s: float, niceness: int) -> Outcome:
         with contextlib.ExitStack() as ours:
             reply, their_reply = os.pipe()
             ours.callback(os.close, reply)
@@ -168,7 +170,7 @@ class Template:
             ours.callback(_shut_down, status)
             with their_status:
                 try:
-                    control = self._send([their_reply, their_status.fileno(), payload, their_stderr])
+                    control = self._send([their_reply, their_status.fileno(), payload, their_stderr], niceness)
                 finally:
                     os.close(their_reply)
                     os.close(their_stderr)
@@ -180,13 +182,13 @@ class Template:
             self._drop(control)
         return outcome
 
-    def _send(self, descriptors: list[int]) -> socket.socket | None:
+    def _send(self, descriptors: list[int], niceness: int) -> socket.socket | None:
         self.start()
         with self._lock:
             control = self._control
             if control is not None:
                 try:
-                    socket.send_fds(control, [b"\0"], descriptors)
+                    socket.send_fds(control, [bytes([niceness])], descriptors)
                 except OSError:
                     control = None
         if control is None:

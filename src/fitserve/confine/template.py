@@ -8,10 +8,10 @@ next task comes.
 It is started as a file, not as a module, because it must first be told where modules lie; and it
 imports little, because an idle one is kept for a long time. It ends when its socket does.
 
-For each task it receives one byte and four descriptors: where the child replies, where the
-template tells of the child, the payload, and what becomes the child's stderr. It writes one byte
-when it has forked and four, the exit code, when the child has ended; when the other end is shut
-down it kills the child.
+For each task it receives one byte, by how much the child's priority is lower, and four descriptors:
+where the child replies, where the template tells of the child, the payload, and what becomes the
+child's stderr. It writes one byte when it has forked and four, the exit code, when the child has
+ended; when the other end is shut down it kills the child.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ class _Template:
         template = os.getpid()
         pid = os.fork()
         if pid == 0:
-            _be_child(self._options, template, reply, payload, stderr)
+            _be_child(self._options, template, descriptors[:1] + descriptors[2:], niceness=data[0])
         with contextlib.suppress(OSError):  # the child may have done it, or have ended
             os.setpgid(pid, pid)
         for descriptor in (reply, payload, stderr):
@@ -152,12 +152,15 @@ def _kill_group(pid: int) -> None:
         os.killpg(pid, signal.SIGKILL)
 
 
-def _be_child(options: dict[str, Any], template: int, reply: int, payload: int, stderr: int) -> NoReturn:
+def _be_child(options: dict[str, Any], template: int, descriptors: list[int], *, niceness: int) -> NoReturn:
     """Leave everything of the template behind but its modules, and carry the task out."""
     try:
+        reply, payload, stderr = descriptors
+        os.nice(niceness)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         os.setpgid(0, 0)
+        _be_first_to_go()
         null = os.open(os.devnull, os.O_RDWR)
         for target, source in ((0, null), (1, null), (2, stderr)):
             os.dup2(source, target)
@@ -173,6 +176,15 @@ def _be_child(options: dict[str, Any], template: int, reply: int, payload: int, 
         _carry_out(reply, payload, template, options)
     finally:
         os._exit(70)  # not reached unless something above has raised
+
+
+def _be_first_to_go() -> None:
+    """Where memory runs out, let the kernel end this process, and not a server.
+
+    Source: https://man7.org/linux/man-pages/man5/proc_pid_oom_score_adj.5.html
+    """
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w", encoding="ascii") as file:  # noqa: PTH123 - as above
+        file.write("1000")
 
 
 def _carry_out(reply: int, payload: int, template: int, options: dict[str, Any]) -> None:
