@@ -42,7 +42,7 @@ lock: setup  ## renew requirements/*.txt from pyproject.toml
 bench: setup  ## fitserve beside a hand-rolled server: throughput, latency, CPU; ARGS="--only iris"
 	@command -v wrk >/dev/null || { $(APT_GET) update && $(APT_GET) install -y wrk >/dev/null; }
 	@PATH="$$PATH:/usr/sbin" command -v nginx >/dev/null || { $(APT_GET) update && $(APT_GET) install -y nginx-light >/dev/null; }
-	$(BIN)/python -m bench.load $(ARGS)
+	$(BIN)/python -m bench.load $(or $(ARGS),--markdown docs/reference/benchmarks.md)
 
 qa: setup  ## hostile and damaged model files: what becomes of them, how fast, at what memory (10 minutes)
 	$(BIN)/python -m bench.qa --markdown docs/reference/trust.md $(ARGS)
