@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         le=2**50,
         description="Memory for trying a model file. 0: 384 MiB and 16 times its size, 40 times if it is compressed.",
     )
+    cache: str = Field(
+        default="",
+        description="Where answers are kept to be given again to the same row, as a URL: "
+        "memory://?max_bytes=67108864&ttl_s=300 is in each process. Empty keeps none.",
+    )
     optimize: Literal["auto", "off", "require"] = Field(
         default="auto",
         description="Compile models of scikit-learn, XGBoost and LightGBM to faster engines that are proven to answer "
