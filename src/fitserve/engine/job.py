@@ -22,6 +22,7 @@ class Job:
         extras: outputs besides predictions and probabilities that are asked for.
         deadline_s: when it is too late to begin, by ``time.perf_counter``; None if never.
         on_done: called once, on the event loop, unless the job is cancelled before.
+        on_cancel: called by :meth:`cancel`; set by who has others compute what the job waits for.
         outputs: what the model gave; None while it is not done, and where ``error`` is set.
         error: why there are no outputs.
         is_cached: whether every row came from the cache; None where there is none.
@@ -33,7 +34,7 @@ class Job:
 
     __slots__ = (
         "deadline_s", "ended_s", "error", "extras", "inputs", "is_cached", "is_cancelled", "lease", "n_rows",
-        "on_done", "outputs", "started_s", "submitted_s",
+        "on_cancel", "on_done", "outputs", "started_s", "submitted_s",
     )  # fmt: skip
 
     def __init__(
@@ -51,6 +52,7 @@ class Job:
         self.extras = extras
         self.deadline_s = deadline_s
         self.on_done = on_done
+        self.on_cancel: Callable[[], None] | None = None
         self.outputs: Outputs | None = None
         self.error: BaseException | None = None
         self.is_cached: bool | None = None
@@ -60,3 +62,5 @@ class Job:
     def cancel(self) -> None:
         """Let nobody wait for it: ``on_done`` is not called, and what has not begun is not computed."""
         self.is_cancelled = True
+        if self.on_cancel is not None:
+            self.on_cancel()
