@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -94,8 +95,7 @@ class Artifact:
     signature: bytes | None = field(default=None, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class Outputs:
+class Outputs(NamedTuple):
     """What one call of a model gave for ``n_rows`` rows.
 
     Attributes:
@@ -108,7 +108,7 @@ class Outputs:
 
     predictions: NDArray[Any]
     probabilities: tuple[NDArray[np.floating[Any]], ...] | None = None
-    extras: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+    extras: Mapping[str, NDArray[Any]] = MappingProxyType({})
 
 
 MAY_DIFFER = "its answers may differ"

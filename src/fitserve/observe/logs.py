@@ -6,8 +6,10 @@ A line never holds a feature value, a header or a query string.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import sys
+import time
 import warnings
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
@@ -148,19 +150,26 @@ class AccessLog:
 
 
 def _json_line(access: Access) -> str:
-    line = {
-        "time": datetime.now(UTC),
-        "level": "info",
-        "logger": "fitserve.access",
-        "message": "request",
-        "method": access.method,
-        "path": clip(access.path, LONGEST_PATH).encode("utf-8", "replace").decode(),
-        "status": access.status,
-        "duration_ms": round(access.duration_ms, 3),
-        "request_id": access.request_id,
-        "model_version": access.model_version,
-    }
-    return orjson.dumps(line, option=orjson.OPT_APPEND_NEWLINE).decode()
+    # A version and a request id are of characters that JSON takes as they are.
+    now_s = time.time()
+    return (
+        f'{{"time":"{_second(int(now_s))}.{int(now_s % 1 * 1e6):06d}+00:00","level":"info",'
+        f'"logger":"fitserve.access","message":"request",{_what(access.method, access.path, access.status)},'
+        f'"duration_ms":{access.duration_ms:.3f},"request_id":"{access.request_id}",'
+        f'"model_version":"{access.model_version}"}}\n'
+    )
+
+
+@functools.lru_cache(maxsize=2)
+def _second(since_epoch_s: int) -> str:
+    return datetime.fromtimestamp(since_epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
+@functools.lru_cache(maxsize=256)
+def _what(method: str, path: str, status: int) -> str:
+    """The members that many lines share."""
+    path = clip(path, LONGEST_PATH).encode("utf-8", "replace").decode()
+    return orjson.dumps({"method": method, "path": path, "status": status}).decode()[1:-1]
 
 
 def _console_line(access: Access) -> str:

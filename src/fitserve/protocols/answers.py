@@ -19,12 +19,13 @@ def probability(signature: Signature, outputs: Outputs, row: int, label: Any) ->
     """The probability that the model gives the label that it predicts; a list for several outputs."""
     if outputs.probabilities is None or signature.classes is None:
         return None
-    labels = [label] if signature.n_outputs == 0 else label
-    found = [
+    if signature.n_outputs == 0:
+        classes = signature.classes[0]
+        return float(outputs.probabilities[0][row, classes.index(label)]) if label in classes else None
+    return [
         float(part[row, classes.index(name)]) if name in classes else None
-        for part, classes, name in zip(outputs.probabilities, signature.classes, labels, strict=True)
+        for part, classes, name in zip(outputs.probabilities, signature.classes, label, strict=True)
     ]
-    return found[0] if signature.n_outputs == 0 else found
 
 
 def probabilities(signature: Signature, outputs: Outputs) -> list[Any] | None:

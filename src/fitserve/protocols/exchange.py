@@ -7,8 +7,7 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 from fitserve.errors import BodyTooLargeError
 
@@ -40,8 +39,7 @@ class ClientGoneError(Exception):
     """The client closed the connection before it had sent its request: there is nobody to answer."""
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """A whole HTTP reply, but for the headers that every reply has."""
 
     body: bytes

@@ -57,7 +57,10 @@ def decode_json(body: bytes) -> Any:
         raise MalformedBodyError(msg) from exc
     # A decoder keeps the last of two equal keys. Each member has a colon, so as many members
     # as colons means that none is lost; more colons mean that, or colons inside of strings.
-    n_colons, n_members = body.count(b":"), _n_shallow_members(document)
+    n_colons = body.count(b":")
+    if n_colons == 1:
+        return document
+    n_members = _n_shallow_members(document)
     if n_colons != n_members and n_members != _n_colons_after_quotes(body) and n_colons != _n_members(document):
         _refuse_duplicate_keys(body)
     return document

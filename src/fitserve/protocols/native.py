@@ -45,6 +45,8 @@ def _inference_route(services: Services, path: str, begin: Callable[..., Job], o
 
 PROTOCOL = Protocol(name="native", routes=_routes)
 
+_DEFAULT = ModelRef()
+
 
 def _begin_one(services: Services, exchange: Exchange, body: bytes, done: Callable[[Reply], None]) -> Job:
     """Predict one row, given as a list, as an object by name, or as a list of name and value."""
@@ -100,10 +102,11 @@ class _Answer:
     def _one(self, outputs: Outputs) -> dict[str, Any]:
         signature, exchange = self.lease.model.signature, self._exchange
         predictions = plain(outputs.predictions)
+        label = predictions[0]
         by_class = answers.probabilities(signature, outputs)
         body: dict[str, Any] = {
-            "prediction": predictions[0],
-            "probability": answers.probability(signature, outputs, 0, predictions[0]),
+            "prediction": label,
+            "probability": answers.probability(signature, outputs, 0, label),
             "probabilities": by_class[0] if by_class else None,
             "model_version": self.lease.version,
             "latency_ms": round(exchange.elapsed_ms, 3),
@@ -146,6 +149,8 @@ def _members(document: Any, wanted: str) -> tuple[Any, ModelRef, list[str] | Non
     """Take ``wanted``, ``model_version`` and ``outputs`` out of the body, and nothing else may be there."""
     if not isinstance(document, dict):
         raise InvalidInputError([InputIssue(f"an object with {wanted!r}", describe(document))])
+    if len(document) == 1 and wanted in document:
+        return document[wanted], _DEFAULT, None
     known = (wanted, "model_version", "outputs")
     issues = [
         InputIssue(

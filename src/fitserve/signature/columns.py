@@ -39,7 +39,11 @@ _WANTED: dict[Kind, str] = {
 FEW = 16
 """Up to so many values are compared one by one: an operation on an array costs as much as ten of them."""
 
+FEW_NUMBERS = 64
+"""Up to so many numbers of a single row are bounded by Python's own min, max and sum."""
+
 _NULL = type(None)
+_NUMBERS = frozenset({int, float})
 
 
 class Column:
@@ -180,11 +184,16 @@ def matrix(
     """
     is_single = len(table) == 1
     kinds = set(map(type, table[0] if is_single else chain.from_iterable(table)))
+    if is_single and kinds <= _NUMBERS and isinstance(bounds, float) and len(table[0]) <= FEW_NUMBERS:
+        row = table[0]
+        least, most, total = min(row), max(row), sum(row)
+        # A sum with NaN is NaN, which differs from itself; what is bounded is not infinite.
+        if not (-bounds <= least and most <= bounds and total == total):  # noqa: PLR0124
+            return None
+        if int not in kinds or max(-least, most) <= EXACT_INTEGERS:
+            return np.array(table, dtype=np.float64)
     if not kinds <= allowed:
         return None
-    if is_single and isinstance(bounds, float) and len(table[0]) <= FEW:
-        row = numbers(table[0], kinds, bounds)
-        return None if row is None else row.reshape(1, -1)
     try:
         array = np.array(table, dtype=np.float64)
     except OverflowError:
