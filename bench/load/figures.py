@@ -9,6 +9,9 @@ from bench.load.scenarios import Scenario
 
 HAND_ROLLED, FITSERVE, ASGI, NGINX = "hand-rolled", "fitserve", "asgi", "nginx"
 
+QUIET = 0.1
+"""The part of a core that other processes may take before the figures are called spoiled."""
+
 TIMES = "×"  # noqa: RUF001 - the sign, no letter
 
 
@@ -84,6 +87,9 @@ class Result:
     def notes(self) -> list[str]:
         """What else is worth a line below the table."""
         lines = [f"fitserve answers by: {self.form}"]
+        others = max(median(rounds, "others_busy") for rounds in self.rounds.values())
+        if others > QUIET:
+            lines.append(f"not to be trusted: other processes took {others:.0%} of a core meanwhile")
         if NGINX in self.rounds:
             for name in (FITSERVE, ASGI):
                 if name in self.rounds:

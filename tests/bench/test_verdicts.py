@@ -1,6 +1,7 @@
 """Ratios of paired rounds, and which targets they reach."""
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -43,6 +44,14 @@ def test_less_is_better_of_latency_and_cpu_time():
 
     assert result.better(P99).median == pytest.approx(20)
     assert result.better(CPU).median == pytest.approx(20)
+
+
+def test_a_machine_that_was_busy_otherwise_is_told():
+    quiet = a_result(**hand_rolled_and(fitserve=[a_round(1000)] * 3))
+    busy = a_result(**hand_rolled_and(fitserve=[replace(a_round(1000), others_cpu_s=0.5)] * 3))
+
+    assert not any("not to be trusted" in note for note in quiet.notes())
+    assert any("other processes took 50% of a core" in note for note in busy.notes())
 
 
 def test_a_target_is_reached_at_its_figure_and_missed_below():
