@@ -111,7 +111,7 @@ a second, at a constant rate as above.
 
 From the start of the process to its first correct prediction over HTTP, for a joblib file with a logistic
 regression; fitserve tries the file in a confined child first. The starts alternate, after one of each that
-does not count.
+does not count. The target is judged on all cores; on one core, the server and that child take turns.
 
 {starts}
 ## How it was measured
@@ -123,8 +123,8 @@ does not count.
 - *fitserve* is `fitserve run model.joblib --quiet --cors-origins '*'`, access log on; *asgi* the same as
   `uvicorn fitserve.asgi:app`. All servers write their log to `/dev/null`.
 - *nginx* gives a constant, as long as fitserve's reply, to whatever comes, with no log: what HTTP alone costs.
-- All servers live through all rounds, {place}; with two workers all of them share the
-  cores. Rounds of {seconds:g} s or more take turns after a warm-up. It is waited until fitserve has compiled
+- All servers live through all rounds, {place}. With two workers, the servers and the
+  load share all cores, so these figures are for information only. Rounds of {seconds:g} s or more take turns after a warm-up. It is waited until fitserve has compiled
   its model. Before the first round, the servers' replies to every request are compared: labels equal,
   probabilities within 10⁻⁶.
 - Each request is one of 50 different ones, in turn, over kept connections. Every reply must be a 200. A round
