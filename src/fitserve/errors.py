@@ -16,6 +16,7 @@
     │   └── ForbiddenError            the caller may not do this
     ├── ConflictError                 the operation collides with one under way
     ├── ModelNotReadyError            no model can answer yet
+    ├── DeadlineExceededError         there was no time left to compute it
     └── ModelFailedError              the model raised, or returned what it must not
 
 An error says what was wanted, what came, and what to do. It carries no status
@@ -139,6 +140,10 @@ class ConflictError(FitserveError):
 
 class ModelNotReadyError(FitserveError):
     """No model is loaded, or it has not answered a row yet."""
+
+
+class DeadlineExceededError(FitserveError):
+    """The time that a request had was over before the model was called for it. It was not computed."""
 
 
 class ModelFailedError(FitserveError):

@@ -17,6 +17,7 @@ from fitserve.errors import (
     ArtifactError,
     BodyTooLargeError,
     ConflictError,
+    DeadlineExceededError,
     FitserveError,
     ForbiddenError,
     InputIssue,
@@ -48,6 +49,7 @@ STATUS: dict[type[FitserveError], tuple[int, str]] = {
     ArtifactError: (422, "Model file refused"),
     ModelFailedError: (500, "Model failed"),
     ModelNotReadyError: (503, "Not ready"),
+    DeadlineExceededError: (504, "Deadline exceeded"),
 }
 """What each error of ours becomes; one that is not here is looked up by its bases, else is a 500."""
 
