@@ -123,10 +123,10 @@ does not count. The target is judged on all cores; on one core, the server and t
 - *fitserve* is `fitserve run model.joblib --quiet --cors-origins '*'`, access log on; *asgi* the same as
   `uvicorn fitserve.asgi:app`. All servers write their log to `/dev/null`.
 - *nginx* gives a constant, as long as fitserve's reply, to whatever comes, with no log: what HTTP alone costs.
-- All servers live through all rounds, {place}. With two workers, the servers and the
-  load share all cores, so these figures are for information only. Rounds of {seconds:g} s or more take turns after a warm-up. It is waited until fitserve has compiled
-  its model. Before the first round, the servers' replies to every request are compared: labels equal,
-  probabilities within 10⁻⁶.
+- All servers live through all rounds, {place}. With two workers,
+  the servers and the load share all cores, so these figures are for information only. Rounds of {seconds:g} s or
+  more take turns after a warm-up. It is waited until fitserve has compiled its model. Before the first round,
+  the servers' replies to every request are compared: labels equal, probabilities within 10⁻⁶.
 - Each request is one of 50 different ones, in turn, over kept connections. Every reply must be a 200. A round
   ends when the last request in flight has been answered.
 - *CPU µs/req* is the user and system time of the server's processes over the round, divided by the requests

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -75,6 +76,8 @@ class Server:
         try:
             with urllib.request.urlopen(request, timeout=30) as reply:
                 return json.load(reply)
+        except urllib.error.HTTPError as exc:
+            raise BenchError(f"{self.name}: {exc} at {request.full_url}: {exc.read(500)!r}") from exc
         except OSError as exc:
             raise BenchError(f"{self.name} did not answer {request.full_url}: {exc}") from exc
 
