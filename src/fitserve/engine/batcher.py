@@ -1,108 +1,333 @@
-"""Jobs on their way to the model: at once on the event loop where that is quick, else on a thread."""
+"""Jobs on their way to the model: together where they came together, on the event loop where that is quick.
+
+Continuous batching, without a timer: what comes while the model is idle is computed at once; what comes while it
+is busy waits and is computed together. :mod:`fitserve.engine.batching` has the rules.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-import numpy as np
-
-from fitserve.errors import InvalidInputError, ModelFailedError
-from fitserve.types import Outputs
+from fitserve.engine.batching import BatchPolicy, Lane, is_over
+from fitserve.engine.compute import Computed, compute, layout
+from fitserve.errors import DeadlineExceededError, ModelFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from fitserve.engine.executor import Executor
     from fitserve.engine.job import Job
-    from fitserve.signature import Inputs
+    from fitserve.observe.metrics import Metrics
+    from fitserve.store.catalog import LoadedModel
+    from fitserve.store.cost import Cost
     from fitserve.store.forms import Form
+
+logger = logging.getLogger(__name__)
 
 INLINE_S = 0.0003
 """A call expected to be shorter runs on the event loop: a hop to a thread costs 34 to 48 µs of CPU
 and twice that in waiting, and a loop held for 0.3 ms is not noticed."""
 
+TIMER_S = 0.001
+"""What the clock of an event loop may be behind: its timers count milliseconds."""
+
 
 class Batcher:
-    """Runs jobs. Used from one event loop."""
+    """Runs jobs. Used from one event loop.
 
-    def __init__(self, executor: Executor) -> None:
+    Only jobs of one version, layout and choice of extras share a call, and only those of models that are shown to
+    answer each row alone as in company. Where a call of several jobs fails, its halves are tried again, until the
+    job at fault is alone: nobody gets another one's error.
+
+    Args:
+        executor: runs the calls that are too long for the event loop.
+        wait_s: how long a job that meets an idle model waits for company before a call on a thread.
+        max_rows: the most rows of a call of several jobs.
+        metrics: are told of each call.
+        clock: tells the seconds of deadlines and durations.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        *,
+        wait_s: float = 0.0,
+        max_rows: int = 1000,
+        metrics: Metrics | None = None,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self._executor = executor
-        self._waiting: list[Job] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._policy = BatchPolicy(max_rows, executor.n_threads)
+        self._wait_s = wait_s
+        self._metrics = metrics
+        self._clock = clock
+        self._counts = dict.fromkeys(
+            ("calls", "jobs", "rows", "merged_jobs", "cancelled_jobs", "expired_jobs", "bisections"), 0
+        )
+        self._versions: WeakValueDictionary[int, LoadedModel] = WeakValueDictionary()
+        self._latest = 0
+        self._start_over(None)
+
+    def _start_over(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        """Forget what waits: it belongs to a loop that has ended."""
+        self._loop = loop
+        self._is_turn_due = False
+        self._arrived: list[Job] = []
+        self._inline: dict[object, Lane] = {}
+        self._lanes: dict[object, Lane] = {}
+        self._n_running = 0
+        self._expiry: asyncio.TimerHandle | None = None
+        self._expiry_s = 0.0
 
     def submit(self, job: Job) -> None:
-        """Run a job; it is told when it is done, later on the event loop."""
-        job.submitted_s = time.perf_counter()
-        lease = job.lease
-        form = lease.forms.native if job.extras else lease.forms.cheapest(job.n_rows)
-        # What is not known to cost the same on every row may sleep on this one.
-        is_known = lease.model.is_library_code and lease.trial.has_answered and not job.extras
+        """Run a job; it is told when it is done, later on the event loop. Never raises for what the model does."""
+        job.submitted_s = self._clock()
         loop = asyncio.get_running_loop()
-        if is_known and form.cost.expected_s(job.n_rows) < INLINE_S:
-            if not self._waiting:
-                loop.call_soon(self._run_waiting)
-            self._waiting.append(job)
+        if loop is not self._loop:
+            self._start_over(loop)
+        lease = job.lease
+        if id(lease) != self._latest:
+            self._latest = id(lease)
+            self._versions[id(lease)] = lease
+        # What is not known to cost the same on every row may sleep on this one.
+        if lease.model.is_library_code and lease.trial.has_answered and not job.extras:
+            cost = lease.forms.cheapest(job.n_rows).cost
+            if cost.fixed_s + cost.per_row_s * job.n_rows < INLINE_S:
+                self._arrived.append(job)
+                if not self._is_turn_due:
+                    self._is_turn_due = True
+                    loop.call_soon(self._turn)
+                return
+        self._enqueue(job, loop)
+
+    def statistics(self) -> dict[str, Any]:
+        """What has been computed since the start, what waits, and what calls cost, by version and form.
+
+        ``merged_jobs`` are those computed in company, ``bisections`` calls of several jobs that failed.
+        """
+        lanes = [*self._inline.values(), *self._lanes.values()]
+        calls = self._counts["calls"]
+        return {
+            **self._counts,
+            "mean_rows": self._counts["rows"] / calls if calls else 0.0,
+            "queued_jobs": sum(map(len, lanes)) + len(self._arrived),
+            "queued_rows": sum(lane.n_rows for lane in lanes) + sum(job.n_rows for job in self._arrived),
+            "calls_in_flight": self._n_running,
+            "versions": [
+                {
+                    "name": lease.name,
+                    "version": lease.version,
+                    "is_row_wise": lease.trial.is_row_wise,
+                    "forms": {
+                        form.name: {"fixed_s": form.cost.fixed_s, "per_row_s": form.cost.per_row_s}
+                        for form in lease.forms.all
+                    },
+                }
+                for lease in self._versions.values()
+            ],
+        }
+
+    # ── on the event loop ───────────────────────────────────────────────────────────
+
+    def _turn(self) -> None:
+        """Compute what came in this turn of the loop, for about as long as a call on it may take."""
+        self._is_turn_due = False
+        arrived, self._arrived = self._arrived, []
+        if len(arrived) == 1 and not self._inline:
+            if is_over(arrived[0], self._clock()):
+                self._dismiss(arrived)
+            else:
+                self._run_here(None, arrived)
+            return
+        for job in arrived:
+            _lane_of(self._inline, job).put(job)
+        left_s = INLINE_S
+        while self._inline and left_s > 0:
+            lane = self._inline.pop(next(iter(self._inline)))
+            dropped = lane.drop(self._clock())
+            if lane:
+                rows = self._policy.rows_within(INLINE_S, _cost_of(lane))
+                left_s -= self._run_here(lane, lane.take(rows))
+            if lane:
+                self._inline[lane.key] = lane  # behind the others: each lane has its turn
+            self._dismiss(dropped)
+        if (self._inline or self._arrived) and not self._is_turn_due:
+            self._is_turn_due = True
+            asyncio.get_running_loop().call_soon(self._turn)
+
+    def _run_here(self, lane: Lane | None, batch: list[Job]) -> float:
+        form = batch[0].lease.forms.cheapest(_n_rows(batch))
+        found = compute(form, batch, self._clock)
+        self._end(lane, form, batch, found)
+        return found.ended_s - found.started_s
+
+    # ── on threads ──────────────────────────────────────────────────────────────────
+
+    def _enqueue(self, job: Job, loop: asyncio.AbstractEventLoop) -> None:
+        lane = _lane_of(self._lanes, job)
+        if self._wait_s and lane.may_merge and not lane and not lane.n_calls and lane.pause is None:
+            lane.pause = loop.call_later(self._wait_s, self._end_pause, lane)
+        lane.put(job)
+        if lane.pause is not None and self._is_urgent(lane, job):
+            lane.pause.cancel()
+            lane.pause = None
+        if job.deadline_s is not None:
+            self._expire_by(job.deadline_s, loop)
+        self._dispatch()
+
+    def _is_urgent(self, lane: Lane, job: Job) -> bool:
+        """Whether a lane need not, or must not, wait any longer for company."""
+        is_full = lane.n_rows >= self._policy.full_rows(_cost_of(lane))
+        return is_full or (job.deadline_s is not None and job.deadline_s <= self._clock() + self._wait_s)
+
+    def _end_pause(self, lane: Lane) -> None:
+        lane.pause = None
+        self._let_go(lane)
+        self._dispatch()
+
+    def _expire_by(self, deadline_s: float, loop: asyncio.AbstractEventLoop) -> None:
+        """See to it that a job that waits is told at its deadline, not when its turn comes."""
+        if self._expiry is not None:
+            if self._expiry_s <= deadline_s:
+                return
+            self._expiry.cancel()
+        self._expiry_s = deadline_s
+        self._expiry = loop.call_later(max(0.0, deadline_s - self._clock()) + TIMER_S, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry = None
+        dropped: list[Job] = []
+        for lane in list(self._lanes.values()):
+            dropped += lane.drop(self._clock())
+            self._let_go(lane)
+        left = [job.deadline_s for lane in self._lanes.values() for job in lane.jobs if job.deadline_s is not None]
+        if left:
+            self._expire_by(min(left), asyncio.get_running_loop())
+        self._dismiss(dropped)
+
+    def _dispatch(self) -> None:
+        """Begin calls as long as there are threads and lanes that may; each lane in turn."""
+        dropped: list[Job] = []
+        while self._n_running < self._executor.n_threads:
+            lane = next(filter(self._may_begin, self._lanes.values()), None)
+            if lane is None:
+                break
+            self._lanes[lane.key] = self._lanes.pop(lane.key)  # behind the others
+            dropped += lane.drop(self._clock())
+            if lane:
+                self._begin(lane)
+            self._let_go(lane)
+        if self._metrics is not None:
+            self._metrics.queued(sum(lane.n_rows for lane in self._lanes.values()))
+        self._dismiss(dropped)
+
+    def _may_begin(self, lane: Lane) -> bool:
+        return bool(lane) and lane.pause is None and self._policy.may_begin(lane, _cost_of(lane))
+
+    def _let_go(self, lane: Lane) -> None:
+        """Forget a lane in which nothing waits or runs, and with it the version."""
+        if not lane and not lane.n_calls and lane.pause is None:
+            self._lanes.pop(lane.key, None)
+
+    def _begin(self, lane: Lane) -> None:
+        batch = lane.take(self._policy.full_rows(_cost_of(lane)))
+        extras, n_rows = batch[0].extras, _n_rows(batch)
+        form = lane.lease.forms.native if extras else lane.lease.forms.cheapest(n_rows)
+        lane.n_calls += 1
+        self._n_running += 1
+        returned = partial(self._returned, lane, form, batch)
+        try:
+            self._executor.submit(partial(compute, form, batch, self._clock), returned)
+        except RuntimeError as exc:  # no thread could be started
+            asyncio.get_running_loop().call_soon(returned, None, exc)
+
+    def _returned(
+        self, lane: Lane, form: Form, batch: list[Job], found: Computed | None, error: BaseException | None
+    ) -> None:
+        lane.n_calls -= 1
+        self._n_running -= 1
+        if found is None:  # ours, not the model's
+            now_s = self._clock()
+            for job in batch:
+                failed = ModelFailedError(f"the call could not be made: {type(error).__name__}")
+                failed.__cause__ = error
+                self._tell(job, Computed(None, failed, now_s, now_s))
         else:
-            self._tasks.add(task := loop.create_task(self._run_on_thread(job, form)))
-            task.add_done_callback(self._tasks.discard)
+            self._end(lane, form, batch, found)
+        self._let_go(lane)
+        self._dispatch()
 
-    async def _run_on_thread(self, job: Job, form: Form) -> None:
-        try:
-            job.outputs, seconds = await self._executor.run(lambda: _run(form, job.inputs, job.extras))
+    # ── the end ─────────────────────────────────────────────────────────────────────
+
+    def _end(self, lane: Lane | None, form: Form, batch: list[Job], found: Computed) -> None:
+        """Tell the jobs of a call, or have its halves tried again."""
+        if found.outputs is None and len(batch) > 1:
+            assert lane is not None  # only a job that came alone has none
+            self._counts["bisections"] += 1
+            lane.put_halves(batch)
+            return
+        job = batch[0]
+        if found.outputs is not None:
+            n_rows, seconds = _n_rows(batch), found.ended_s - found.started_s
             if not job.extras:  # else it cost more than the next call will
-                form.cost.learn(job.n_rows, seconds)
-        except (InvalidInputError, ModelFailedError) as exc:
-            job.error = exc
-        if not job.is_cancelled:
-            job.on_done(job)
+                form.cost.learn(n_rows, seconds)
+            self._count(job.lease, form, len(batch), n_rows, seconds)
+        for place, job in enumerate(batch):
+            if found.outputs is not None:
+                job.outputs = found.outputs[place]
+            self._tell(job, found)
 
-    def _run_waiting(self) -> None:
-        jobs, self._waiting = [job for job in self._waiting if not job.is_cancelled], []
-        if len(jobs) > 1 and all(job.lease is jobs[0].lease and isinstance(job.inputs, np.ndarray) for job in jobs):
-            self._run_together(jobs)
+    def _count(self, lease: LoadedModel, form: Form, n_jobs: int, n_rows: int, seconds: float) -> None:
+        counts = self._counts
+        counts["calls"] += 1
+        counts["jobs"] += n_jobs
+        counts["rows"] += n_rows
+        if n_jobs > 1:
+            counts["merged_jobs"] += n_jobs
+        if self._metrics is not None:
+            self._metrics.batch(lease.name, lease.version, form.name, n_jobs, n_rows, seconds)
+
+    def _tell(self, job: Job, found: Computed) -> None:
+        job.error = found.error
+        job.started_s, job.ended_s = found.started_s, found.ended_s
+        if job.is_cancelled:
             return
-        for job in jobs:
-            self._run_alone(job)
-
-    def _run_together(self, jobs: list[Job]) -> None:
-        X = np.concatenate([job.inputs for job in jobs])
-        form = jobs[0].lease.forms.cheapest(len(X))
         try:
-            outputs, seconds = _run(form, X, ())
-        except (InvalidInputError, ModelFailedError):
-            for job in jobs:
-                self._run_alone(job)
-            return
-        form.cost.learn(len(X), seconds)
-        first = 0
-        for job in jobs:
-            end = first + job.n_rows
-            parts = outputs.probabilities
-            job.outputs = Outputs(
-                outputs.predictions[first:end], None if parts is None else tuple([part[first:end] for part in parts])
-            )
-            first = end
             job.on_done(job)
+        except BaseException:
+            # A bug of ours; its neighbours still wait.
+            logger.exception("the callback of a job raised")
 
-    def _run_alone(self, job: Job) -> None:
-        form = job.lease.forms.cheapest(job.n_rows)
-        try:
-            job.outputs, seconds = _run(form, job.inputs, ())
-            form.cost.learn(job.n_rows, seconds)
-        except (InvalidInputError, ModelFailedError) as exc:
-            job.error = exc
-        job.on_done(job)
+    def _dismiss(self, jobs: Sequence[Job]) -> None:
+        """Tell jobs that were taken out before they began."""
+        for job in jobs:
+            if job.is_cancelled:
+                self._counts["cancelled_jobs"] += 1
+                continue
+            self._counts["expired_jobs"] += 1
+            late = DeadlineExceededError("the deadline passed before the model could be called")
+            now_s = self._clock()
+            self._tell(job, Computed(None, late, now_s, now_s))
 
 
-def _run(form: Form, inputs: Inputs, extras: tuple[str, ...]) -> tuple[Outputs, float]:
-    """Call the model; the one place where whatever it raises becomes our own error."""
-    started = time.perf_counter()
-    try:
-        outputs = form.predict(inputs, extras)
-    except InvalidInputError:
-        raise
-    except BaseException as exc:
-        # Also SystemExit and KeyboardInterrupt: a model does not end the server.
-        msg = f"the model raised {type(exc).__name__}"
-        raise ModelFailedError(msg) from exc
-    return outputs, time.perf_counter() - started
+def _lane_of(lanes: dict[object, Lane], job: Job) -> Lane:
+    lease = job.lease
+    may_merge = lease.trial.is_row_wise
+    key = (id(lease), job.extras, layout(job.inputs) if may_merge else None)
+    lane = lanes.get(key)
+    if lane is None:
+        lane = lanes[key] = Lane(key, lease, may_merge=may_merge)
+    return lane
+
+
+def _cost_of(lane: Lane) -> Cost:
+    return lane.lease.forms.cheapest(lane.n_rows).cost
+
+
+def _n_rows(batch: Sequence[Job]) -> int:
+    return batch[0].n_rows if len(batch) == 1 else sum([job.n_rows for job in batch])

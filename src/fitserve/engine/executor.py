@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import threading
+from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,11 +26,25 @@ class Executor:
     """
 
     def __init__(self, n_threads: int) -> None:
-        self._n_threads = n_threads
-        self._calls: SimpleQueue[tuple[asyncio.AbstractEventLoop, asyncio.Future[Any], Callable[[], Any]]] = (
+        self.n_threads = n_threads
+        self._calls: SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], Any], Callable[[Any, Any], None]]] = (
             SimpleQueue()
         )
         self._pid: int | None = None
+
+    def submit(self, call: Callable[[], T], done: Callable[[T | None, BaseException | None], None]) -> None:
+        """Run ``call`` in a thread; ``done`` takes on the event loop what it returned, or else what it raised.
+
+        ``done`` is not called if the loop is closed by then.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
+        if self._pid != os.getpid():
+            for i in range(self.n_threads):
+                threading.Thread(target=self._work, name=f"fitserve-inference-{i}", daemon=True).start()
+            self._pid = os.getpid()
+        self._calls.put((asyncio.get_running_loop(), call, done))
 
     async def run(self, call: Callable[[], T]) -> T:
         """Run ``call`` in a thread and return its result, or raise what it raised.
@@ -37,29 +52,22 @@ class Executor:
         A caller that is cancelled while its call waits takes it out of the queue; a call that
         has begun goes on, and its result is dropped.
         """
-        if self._pid != os.getpid():
-            self._pid = os.getpid()
-            for i in range(self._n_threads):
-                threading.Thread(target=self._work, name=f"fitserve-inference-{i}", daemon=True).start()
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[T] = loop.create_future()
-        self._calls.put((loop, future, call))
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self.submit(lambda: None if future.cancelled() else call(), partial(_settle, future))
         return await future
 
     def _work(self) -> None:
         while True:
-            loop, future, call = self._calls.get()
-            if future.cancelled():
-                continue
+            loop, call, done = self._calls.get()
             result, error = None, None
             try:
                 result = call()
             except BaseException as exc:  # noqa: BLE001 - the caller gets it, SystemExit included
                 error = exc
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-                loop.call_soon_threadsafe(_settle, future, result, error)
+                loop.call_soon_threadsafe(done, result, error)
             # Or this frame would hold the last result, and through the error its frames, until the next call.
-            del loop, future, call, result, error
+            del loop, call, done, result, error
 
 
 def _settle(future: asyncio.Future[Any], result: object, error: BaseException | None) -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from fitserve.formats.base import Model
     from fitserve.signature import Field, Label, Signature
 
@@ -41,22 +43,23 @@ def self_made_rows(signature: Signature) -> list[Any]:
     return [dict(zip(signature.names, row, strict=True)) for row in rows] if signature.is_named else rows
 
 
-def scattered_rows(model: Model) -> list[Any]:
+def scattered_rows(model: Model, n_rows: int = SCATTERED_ROWS) -> list[Any]:
     """Rows around the example that the model answers, the same ones at every call: golden samples say more with them.
 
     A model may refuse some, a logarithm the negative ones: those are left out.
     """
-    signature = model.signature
+    return [row for row in scatter(model.signature, n_rows) if _is_answered(model, row)]
+
+
+def scatter(signature: Signature, n_rows: int) -> Iterator[Any]:
+    """Rows around the example, whether or not a model answers them; the same ones at every call."""
     if signature.is_open:
-        return []
+        return
     random = np.random.default_rng(0)
     base = signature.example_row()
-    rows = (
-        [_scattered(field, value, random) for field, value in zip(signature.inputs, base, strict=True)]
-        for _ in range(SCATTERED_ROWS)
-    )
-    named = (dict(zip(signature.names, row, strict=True)) if signature.is_named else row for row in rows)
-    return [row for row in named if _is_answered(model, row)]
+    for _ in range(n_rows):
+        row = [_scattered(field, value, random) for field, value in zip(signature.inputs, base, strict=True)]
+        yield dict(zip(signature.names, row, strict=True)) if signature.is_named else row
 
 
 def _scattered(field: Field, value: Label | None, random: np.random.Generator) -> Label | None:
