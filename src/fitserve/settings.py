@@ -172,6 +172,13 @@ class Settings(BaseSettings):
         description="Threads for models too slow for the event loop; predict must bear that many callers at once. "
         "0 takes the number of usable CPUs.",
     )
+    batch_wait_s: float = Field(
+        default=0.0,
+        ge=0.0,
+        le=1.0,
+        description="How long the first request of a batch waits for company before a model that runs in a thread is "
+        "called. Adds at most this much latency; without it only what comes while the model is busy is merged.",
+    )
     shutdown_timeout_s: float = Field(
         default=30.0, ge=0, le=3600, description="How long a stopping server waits for the requests in flight."
     )
