@@ -6,20 +6,41 @@ from __future__ import annotations
 class Cost:
     """A running estimate of the seconds that a call takes.
 
-    Normalised least mean squares: each call moves the estimate by a tenth of its error. A call
-    counts as at most four times what was expected, so that a moment in which the machine was
-    elsewhere changes little, while a model that became slow is noticed within a few calls.
+    A line through the calls by weighted least squares, in coordinates around their weighted mean, where its
+    height and its slope are learnt independently. Older calls count less, by a twentieth each time, and dear
+    ones less than cheap ones, for their noise is larger. A line that is given counts as three calls.
+
+    A call counts as at most four times what was expected, so that a moment in which the machine was elsewhere
+    changes little, while a model that became slow is noticed within a few calls.
     Not thread-safe: told on the event loop.
+
+    Attributes:
+        fixed_s: of a call, however many rows it has.
+        per_row_s: of each row.
     """
 
-    _SCALE_ROWS = 64.0
-    _STEP = 0.1
+    __slots__ = ("_mean_rows", "_mean_s", "_variance", "_weight", "fixed_s", "per_row_s")
+
+    _FORGET = 0.05
+    _START = 3.0
     _LARGEST_SURPRISE = 4.0
     _RESOLUTION_S = 1e-5
+    _LEAST_VARIANCE = 1.0  # calls that hardly differ in rows tell nothing of the slope
 
     def __init__(self, fixed_s: float = 0.0, per_row_s: float = 0.0) -> None:
+        self.restart(fixed_s, per_row_s)
+
+    def restart(self, fixed_s: float, per_row_s: float) -> None:
+        """Forget what was learnt, and begin with a line that was measured; both 0 if nothing is known."""
         self.fixed_s = fixed_s
         self.per_row_s = per_row_s
+        many = 64 if per_row_s else 4  # else it was not measured with many, and is soon corrected
+        one_weight, many_weight = (1 / (self.expected_s(n_rows) + self._RESOLUTION_S) for n_rows in (1, many))
+        total = one_weight + many_weight
+        self._weight = self._START * total / 2 if fixed_s or per_row_s else 0.0
+        self._mean_rows = mean = (one_weight + many * many_weight) / total
+        self._mean_s = self.expected_s(1) + per_row_s * (mean - 1)
+        self._variance = (one_weight * (mean - 1) ** 2 + many_weight * (many - mean) ** 2) / total
 
     def expected_s(self, n_rows: int) -> float:
         """Return the seconds that a call with ``n_rows`` rows is expected to take."""
@@ -27,9 +48,24 @@ class Cost:
 
     def learn(self, n_rows: int, seconds: float) -> None:
         """Take a call into account."""
-        expected = self.expected_s(n_rows)
-        counted = min(seconds, self._LARGEST_SURPRISE * (expected + self._RESOLUTION_S))
-        x = n_rows / self._SCALE_ROWS
-        change = self._STEP * (counted - expected) / (1.0 + x * x)
-        self.fixed_s = max(0.0, self.fixed_s + change)
-        self.per_row_s = max(0.0, self.per_row_s + change * x / self._SCALE_ROWS)
+        if not self._weight:  # the first that is known
+            self.restart(seconds, 0.0)
+            return
+        expected = self.fixed_s + self.per_row_s * n_rows
+        largest = self._LARGEST_SURPRISE * (expected + self._RESOLUTION_S)
+        counted = min(seconds, largest)
+        weight = 1 / (expected + self._RESOLUTION_S)
+        self._weight = total = self._weight * (1 - self._FORGET) + weight
+        share = weight / total
+        distance = n_rows - self._mean_rows
+        self._mean_rows += share * distance
+        self._mean_s += share * (counted - self._mean_s)
+        pull = (1 - share) * share * distance
+        self._variance = variance = max((1 - share) * self._variance + pull * distance, self._LEAST_VARIANCE)
+        slope = self.per_row_s + pull * (counted - expected) / variance
+        if slope < 0:
+            slope = 0.0
+        height = self._mean_s - slope * self._mean_rows
+        if height < 0:
+            height, slope = 0.0, self._mean_s / self._mean_rows
+        self.fixed_s, self.per_row_s = height, slope
