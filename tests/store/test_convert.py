@@ -23,7 +23,9 @@ from sklearn.svm import SVC
 from fitserve.errors import ArtifactError, SettingsError, UntrustedArtifactError
 from fitserve.estimators.model import EstimatorModel
 from fitserve.formats import identify
-from fitserve.optimize import parity
+from fitserve.optimize.edges import edge_rows
+from fitserve.optimize.parity import compare
+from fitserve.optimize.rows import parity_rows
 from fitserve.store.convert import convert
 from fitserve.store.convert_onnx import load_onnx, to_onnx
 from fitserve.store.repository import read_artifact
@@ -94,8 +96,8 @@ def test_onnx_has_the_same_signature_and_answers(convert_to, name):
     assert converted.signature.n_outputs == original.signature.n_outputs
     assert converted.signature.has_probabilities == original.signature.has_probabilities
     assert {*report["outputs"], *report["outputs_left_out"]} == set(original.signature.outputs)
-    rows = parity.parity_rows(original, estimator, seed=1)
-    found = parity.compare(original, converted, rows)
+    rows = parity_rows(original, estimator, seed=1)
+    found = compare(original, converted, rows)
     assert (found.n_unequal, found.n_ties) == (0, 0)
     assert report["n_rows"] >= 300
 
@@ -126,7 +128,7 @@ def test_other_outputs_are_kept_where_they_agree(convert_to):
 def test_trees_are_compared_on_their_thresholds_and_beside_them():
     estimator = ESTIMATORS["forest"]()
     model = EstimatorModel(estimator)
-    rows = parity.edge_rows(model, estimator, parity.parity_rows(model, estimator))
+    rows = edge_rows(model, estimator, parity_rows(model, estimator))
 
     values = {value for row in rows for value in row}
     thresholds = [t for tree in estimator.estimators_ for t in tree.tree_.threshold[tree.tree_.feature >= 0].tolist()]
@@ -203,7 +205,7 @@ def test_a_conversion_that_answers_otherwise_is_refused():
     another = EstimatorModel(RandomForestClassifier(10, random_state=0).fit(X, 2 - Y))
 
     with pytest.raises(ArtifactError, match="is not the same as ONNX: .* rows were answered otherwise"):
-        to_onnx(estimator, another, parity.parity_rows(another, estimator, seed=1))
+        to_onnx(estimator, another, parity_rows(another, estimator, seed=1))
 
 
 @pytest.mark.parametrize(("package", "way"), [("xgboost", "model.ubj"), ("lightgbm", "model.txt")])

@@ -73,6 +73,25 @@ class EstimatorModel:
         return self._table.has_names or self._table.needs_frame
 
     @property
+    def estimator(self) -> Any:
+        """The estimator at work: its feature names may have been taken out. Not to be changed."""
+        return self._calls.estimator
+
+    @property
+    def takes_texts(self) -> bool:
+        """Whether it was fitted on a list of texts, and not on a table."""
+        return self._is_text
+
+    @property
+    def levels(self) -> tuple[tuple[Label, ...] | None, ...]:
+        """Of each column, its categories in the order of their codes, if it is a categorical one of a frame."""
+        return tuple(column.levels for column in self._columns)
+
+    def table(self, inputs: Inputs) -> Any:
+        """Checked inputs as the table that the estimator is given."""
+        return self._table(inputs)
+
+    @property
     def _is_bare_matrix(self) -> bool:
         return self._table.is_plain and self.is_library_code and not self.is_framed
 

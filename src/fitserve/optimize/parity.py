@@ -1,8 +1,4 @@
-"""Whether two forms of a model answer alike, on rows made for the purpose.
-
-Nothing is known of the data: the rows lie around the example, hold every category and an unknown one, and
-stand on the thresholds of trees and one step beside them, where two ways of rounding part first.
-"""
+"""Whether two forms of a model answer alike."""
 
 from __future__ import annotations
 
@@ -11,27 +7,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fitserve.errors import InvalidInputError
-from fitserve.estimators.walk import parts_of
-
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
     from fitserve.formats.base import Model
-    from fitserve.signature import Field, Label, Signature
+    from fitserve.optimize.rows import Row
     from fitserve.types import Outputs
-
-    Row = list[Label | None]
-
-N_ROWS: Final = 300
-N_THRESHOLDS: Final = 200
-SPREADS: Final = (1.0, 0.1, 10.0)
-"""Numbers are drawn around the example at these multiples of its size, or of one if that is larger."""
-
-UNKNOWN: Final = "\u2400"
-"""A text that is no category: the symbol for nothing."""
 
 TIE: Final = 1e-6
 """Two probabilities nearer than this may change places by rounding."""
@@ -64,44 +47,6 @@ class Parity:
     def largest(self) -> float:
         """The largest of the differences."""
         return max(self.differences.values(), default=0.0)
-
-
-def parity_rows(model: Model, estimator: object, *, seed: int = 0) -> list[Row]:
-    """Rows without nulls that the model answers, around its example.
-
-    Args:
-        model: whose signature says what fits.
-        estimator: where words are looked for.
-        seed: of the random numbers.
-    """
-    rng = np.random.default_rng(seed)
-    signature = model.signature
-    base = list(signature.example_row())
-    words = _words(estimator)
-    columns = [_column(f, value, words, rng) for f, value in zip(signature.inputs, base, strict=True)]
-    rows = [base, *map(list, zip(*columns, strict=True))]
-    return _answered(model, [row for row in rows if None not in row])
-
-
-def edge_rows(model: Model, estimator: object, rows: Sequence[Row], *, seed: int = 0) -> list[Row]:
-    """Some of the rows with one number at a threshold of a tree, or one step beside it in float32 or float64.
-
-    Where a step before the tree computes with the number, one rounding more or less decides there.
-    """
-    if not rows:
-        return []
-    rng = np.random.default_rng(seed)
-    return _answered(model, list(_on_thresholds(estimator, model.signature, rows, rng)))
-
-
-def _answered(model: Model, rows: list[Row]) -> list[Row]:
-    return rows if not rows or _is_answered(model, rows) else [row for row in rows if _is_answered(model, [row])]
-
-
-def null_rows(signature: Signature, rows: Sequence[Row], name: str) -> list[Row]:
-    """The rows with null in one column."""
-    index = signature.names.index(name)
-    return [[None if i == index else value for i, value in enumerate(row)] for row in rows]
 
 
 def compare(one: Model, other: Model, rows: Sequence[Row]) -> Parity:
@@ -167,74 +112,3 @@ def _ties(outputs: Outputs) -> NDArray[np.bool_]:
             top = np.partition(part, -2, axis=1)[:, -2:]
             is_tie |= top[:, 1] - top[:, 0] <= TIE
     return is_tie
-
-
-def _column(f: Field, value: Label | None, words: Sequence[str], rng: np.random.Generator) -> list[Any]:
-    """Values for one column."""
-    if f.categories:
-        known: list[Any] = list(f.categories)
-        if not f.is_closed and all(isinstance(one, str) for one in known):
-            known.append(UNKNOWN)
-        return [known[i] for i in rng.integers(len(known), size=N_ROWS)]
-    if f.kind == "boolean":
-        return [bool(number) for number in rng.integers(2, size=N_ROWS)]
-    if f.kind in {"number", "numeric"} or (f.kind == "any" and not isinstance(value, str)):
-        center = float(value) if isinstance(value, int | float) else 0.0
-        numbers = np.concatenate([center + rng.normal(size=N_ROWS) * max(abs(center), 1.0) * s for s in SPREADS])
-        return [float(number) for number in rng.permutation(numbers)[:N_ROWS].clip(-f.largest, f.largest)]
-    if f.kind == "string" and words:
-        return [" ".join(rng.choice(words, size=rng.integers(1, 12))) for _ in range(N_ROWS)]
-    return [value] * N_ROWS
-
-
-def _words(estimator: object) -> list[str]:
-    """Words that a vectorizer learnt."""
-    for part in parts_of(estimator):
-        vocabulary = getattr(part, "vocabulary_", None)
-        if isinstance(vocabulary, dict):
-            return sorted(map(str, vocabulary))[:1000]
-    return []
-
-
-def _on_thresholds(
-    estimator: object, signature: Signature, rows: Sequence[Row], rng: np.random.Generator
-) -> Iterator[Row]:
-    found = [  # features of the table, where no step before makes others
-        (index, value)
-        for index, value in thresholds_of(estimator)
-        if index < signature.n_features and signature.inputs[index].kind in {"number", "numeric"} and np.isfinite(value)
-    ]
-    for chosen in rng.permutation(len(found))[:N_THRESHOLDS]:
-        index, value = found[chosen]
-        near = np.float32(value)
-        for number in {
-            value, float(np.nextafter(value, np.inf)), float(np.nextafter(value, -np.inf)),
-            float(near), float(np.nextafter(near, np.float32(np.inf))), float(np.nextafter(near, np.float32(-np.inf))),
-        }:  # fmt: skip
-            row = list(rows[int(rng.integers(len(rows)))])
-            row[index] = number
-            yield row
-
-
-def thresholds_of(estimator: object) -> list[tuple[int, float]]:
-    """Feature and threshold of the nodes of scikit-learn's trees; of features, where a step before makes others."""
-    found: list[tuple[int, float]] = []
-    for part in parts_of(estimator):
-        tree = getattr(part, "tree_", None)
-        if tree is not None:
-            pairs = zip(tree.feature.tolist(), tree.threshold.tolist(), strict=True)
-            found += [(index, value) for index, value in pairs if index >= 0]
-        for stage in getattr(part, "_predictors", None) or ():
-            for predictor in stage:
-                nodes = predictor.nodes[predictor.nodes["is_leaf"] == 0]
-                found += zip(nodes["feature_idx"].tolist(), nodes["num_threshold"].tolist(), strict=True)
-    return found
-
-
-def _is_answered(model: Model, rows: Sequence[Row]) -> bool:
-    """Whether the rows are not refused, as numbers beyond a bound or unknown categories are."""
-    try:
-        model.predict(model.signature.check(list(rows)))
-    except InvalidInputError:
-        return False
-    return True

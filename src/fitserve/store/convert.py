@@ -77,7 +77,7 @@ def convert_task(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dic
         msg = f"is of the format {known.name!r}: only joblib and pickle files of scikit-learn models are converted"
         raise ArtifactError(msg)
     from fitserve.estimators.model import EstimatorModel
-    from fitserve.optimize.parity import parity_rows
+    from fitserve.optimize.rows import parity_rows
     from fitserve.trust.unpickler import load_pickle
 
     is_signed = require_vouched(artifact, holds_code=True, format_name=known.name, policy=policy)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import math
-import warnings
 from itertools import product
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, cast
+
+import numpy as np
 
 from fitserve.errors import ArtifactError, clip
 from fitserve.estimators.onnx_signature import NOTE_KEY, Note, NotedField
 from fitserve.estimators.walk import package_of, parts_of
-from fitserve.formats.base import require
-from fitserve.optimize.parity import UNKNOWN, Parity, agrees_with, compare, edge_rows, null_rows, thresholds_of
+from fitserve.optimize.edges import edge_rows
+from fitserve.optimize.onnx import kind_of, layouts_of, to_proto, types_of
+from fitserve.optimize.parity import Parity, agrees_with, compare
+from fitserve.optimize.rows import UNKNOWN, null_rows
+from fitserve.optimize.trees import trees_of
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact
 
@@ -20,11 +23,8 @@ if TYPE_CHECKING:
 
     from fitserve.estimators.model import EstimatorModel
     from fitserve.estimators.onnx import OnnxModel
-    from fitserve.optimize.parity import Row
+    from fitserve.optimize.rows import Row
     from fitserve.signature import Field
-
-OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
-"""Of 2022: read by ONNX Runtime since 1.14."""
 
 NULL_TEXTS: Final = (UNKNOWN, "", "nan")
 """What a null may become in a column of strings; the first that the model takes as it took the null."""
@@ -65,10 +65,7 @@ def to_onnx(estimator: Any, model: EstimatorModel, rows: Sequence[Row]) -> Conve
     _refuse_strangers(estimator, model)
     best: Converted | None = None
     reasons: list[str] = []
-    is_numeric = all(f.kind in {"number", "numeric"} for f in model.signature.inputs)
-    # Steps that choose columns by name need an input for each; all others take one table.
-    layouts = ([False] if is_numeric else []) + ([True] if model.signature.is_named or not is_numeric else [])
-    for by_column, floats in product(layouts, ("float64", "float32")):
+    for by_column, floats in product(layouts_of(model.signature), ("float64", "float32")):
         try:
             found = _converted(estimator, model, rows, floats=floats, by_column=by_column)
         except Exception as exc:  # noqa: BLE001 - the converter raises whatever it meets
@@ -107,7 +104,7 @@ def _refuse_strangers(estimator: Any, model: EstimatorModel) -> None:
     if model.signature.is_open:
         msg = "does not tell its features: give an example in a manifest"
         raise ArtifactError(msg)
-    if any(not math.isfinite(threshold) for _, threshold in thresholds_of(estimator)):
+    if any(not np.isfinite(tree.threshold[tree.feature >= 0]).all() for tree in trees_of(estimator)):
         msg = "has trees that split on missing values, which skl2onnx does not convert; a .skops file holds them"
         raise ArtifactError(msg)
     dates = [f.name for f in model.signature.inputs if f.kind == "datetime"]
@@ -119,7 +116,7 @@ def _refuse_strangers(estimator: Any, model: EstimatorModel) -> None:
 def _converted(
     estimator: Any, model: EstimatorModel, rows: Sequence[Row], *, floats: str, by_column: bool
 ) -> Converted:
-    proto = _proto(estimator, _types(model.signature.inputs, floats, by_column=by_column))
+    proto = to_proto(estimator, types_of(model.signature.inputs, floats, by_column=by_column))
     outputs = _matched_outputs(proto, model, rows)
     fields = [_noted(f) for f in model.signature.inputs]
     note = Note(
@@ -136,46 +133,10 @@ def _converted(
     return Converted(with_note(proto, note), parity, edges, floats, note, refused)
 
 
-def _proto(estimator: Any, types: list[tuple[str, Any]]) -> Any:
-    """What skl2onnx makes of it, with probabilities as one table where there are any."""
-    skl2onnx = require("skl2onnx", "convert")
-
-    def convert(options: dict[str, Any] | None) -> Any:
-        return skl2onnx.convert_sklearn(
-            estimator, name="fitserve", initial_types=types, options=options, target_opset=OPSETS
-        )
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return convert({"zipmap": False})
-        except NameError as exc:  # an estimator without probabilities does not know the option
-            if "zipmap" not in str(exc):
-                raise
-            return convert(None)
-
-
-def _types(fields: Sequence[Field], floats: str, *, by_column: bool) -> list[tuple[str, Any]]:
-    from skl2onnx.common import data_types
-
-    number = data_types.DoubleTensorType if floats == "float64" else data_types.FloatTensorType
-    if not by_column:
-        return [("X", number([None, len(fields)]))]
-    kinds = {"string": data_types.StringTensorType, "boolean": data_types.BooleanTensorType}
-    return [(f.name, kinds.get(_kind(f), number)([None, 1])) for f in fields]
-
-
-def _kind(f: Field) -> Any:
-    """The kind that a column has in ONNX, where each has a datatype."""
-    if f.kind != "any":
-        return f.kind
-    return "string" if f.categories and all(isinstance(one, str) for one in f.categories) else "numeric"
-
-
 def _noted(f: Field) -> NotedField:
     return NotedField(
         name=f.name,
-        kind=_kind(f),
+        kind=kind_of(f),
         is_nullable=f.is_nullable,
         categories=None if f.categories is None else list(f.categories),
         is_closed=f.is_closed,

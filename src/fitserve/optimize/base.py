@@ -1,0 +1,58 @@
+"""What passes between the compiler, its engines, and whoever keeps and loads what was compiled."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from fitserve.signature import Inputs
+
+Engine: TypeAlias = Literal["onnx-float64", "onnx-float32", "treelite"]
+"""ONNX Runtime, by the floats in which it takes numbers, and treelite's GTIL."""
+
+Run: TypeAlias = "Callable[[Inputs], list[Any]]"
+"""An engine at work: checked inputs to its raw outputs, as ``Compiled.note["gives"]`` says. Any thread."""
+
+TOLERANCE: Final[dict[Engine, float]] = {"onnx-float64": 1e-10, "onnx-float32": 1e-6, "treelite": 1e-6}
+"""What numbers may differ by: probabilities absolutely, values as a part of the larger of the value and the size
+that the model's values usually have.
+
+float64 has sixteen digits, and a matrix product of a thousand terms of mixed sign loses four of them, an
+exponential two more. float32 has seven and each output is one sum of at most some hundred terms. treelite computes
+in the floats of the library, of which XGBoost's are float32; the others differ by 1e-15.
+"""
+
+NEAR: Final = 4.0
+"""Two probabilities nearer than this many tolerances may change places: then the library itself decides.
+
+Each may be off by one tolerance, so that beyond two of them none can."""
+
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A model as one engine takes it.
+
+    Attributes:
+        engine: which one.
+        data: for the engine; of two parts, one after the other, where columns are prepared by ONNX Runtime first.
+        note: what loading needs besides, as JSON has it.
+    """
+
+    engine: Engine
+    data: bytes = field(repr=False)
+    note: dict[str, Any]
+
+
+class NotCompiledError(Exception):
+    """An engine cannot compute the model. The text says why; it never reaches a caller of the service."""
+
+
+def finite(values: NDArray[Any]) -> float | None:
+    """The largest of some numbers as JSON has it: None where there is none or it is not finite."""
+    largest = float(values.max()) if values.size else 0.0
+    return largest if largest < float("inf") else None

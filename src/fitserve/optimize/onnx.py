@@ -1,0 +1,214 @@
+"""scikit-learn estimators as ONNX graphs, and ONNX Runtime at work on them.
+
+The conversion is shared with ``fitserve convert``; a graph that is compiled to be served is not a file of its own:
+it has no metadata, and says labels only where they cannot be taken from probabilities.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from fitserve.estimators.onnx_outputs import joined
+from fitserve.formats.base import require
+from fitserve.optimize.base import NotCompiledError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from fitserve.optimize.base import Run
+    from fitserve.optimize.split import Split
+    from fitserve.signature import Field, Inputs, Signature
+
+OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
+"""Of 2022: read by ONNX Runtime since 1.14."""
+
+PADDINGS: Final = (1, 8, 0)
+"""Rows are run in multiples of so many, the last one repeated: vector instructions take up to eight numbers at once
+and compute the rest of an array otherwise, so that the last digits of a row hung on how many there are. 0 runs
+each row by itself. The first is taken under which a row alone has the bits that it has in company."""
+
+
+def to_proto(estimator: Any, types: list[tuple[str, Any]]) -> Any:
+    """What skl2onnx makes of an estimator, with probabilities as one table where there are any. Raises anything."""
+    skl2onnx = require("skl2onnx", "convert")
+
+    def convert(options: dict[str, Any] | None) -> Any:
+        return skl2onnx.convert_sklearn(
+            estimator, name="fitserve", initial_types=types, options=options, target_opset=OPSETS
+        )
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return convert({"zipmap": False})
+        except NameError as exc:  # an estimator without probabilities does not know the option
+            if "zipmap" not in str(exc):
+                raise
+            return convert(None)
+
+
+def types_of(fields: Sequence[Field], floats: str, *, by_column: bool) -> list[tuple[str, Any]]:
+    """Inputs as skl2onnx names them: one table, or one column each."""
+    from skl2onnx.common import data_types
+
+    number = data_types.DoubleTensorType if floats == "float64" else data_types.FloatTensorType
+    if not by_column:
+        return [("X", number([None, len(fields)]))]
+    kinds = {"string": data_types.StringTensorType, "boolean": data_types.BooleanTensorType}
+    return [(f.name, kinds.get(kind_of(f), number)([None, 1])) for f in fields]
+
+
+def kind_of(f: Field) -> Any:
+    """The kind that a column has in ONNX, where each has a datatype."""
+    if f.kind != "any":
+        return f.kind
+    return "string" if f.categories and all(isinstance(one, str) for one in f.categories) else "numeric"
+
+
+def layouts_of(signature: Signature) -> list[bool]:
+    """Whether there is an input for each column: the ways to try, in order.
+
+    Steps that choose columns by name need an input for each; all others take one table.
+    """
+    is_numeric = all(f.kind in {"number", "numeric"} for f in signature.inputs)
+    return ([False] if is_numeric else []) + ([True] if signature.is_named or not is_numeric else [])
+
+
+def compile_graph(parts: Split, estimator: Any, signature: Signature, *, floats: str, by_column: bool) -> bytes:
+    """Convert an estimator. Raises whatever the converter meets.
+
+    Args:
+        parts: of the estimator. Trees that cast their input get float32, whatever the steps before compute in.
+        estimator: the whole.
+        signature: of the model.
+        floats: ``float64`` or ``float32``: in which numbers enter.
+        by_column: whether there is an input for each column.
+    """
+    types = types_of(signature.inputs, floats, by_column=by_column)
+    if floats == "float64" and parts.before is not None and parts.is_casting:
+        from skl2onnx.common.data_types import FloatTensorType
+
+        width = int(parts.final.n_features_in_)
+        final = to_proto(parts.final, [("X", FloatTensorType([None, width]))])
+        proto = _behind(to_proto(parts.before, types), final)
+    else:
+        proto = to_proto(estimator, types)
+    return bytes(proto.SerializeToString())
+
+
+def _behind(before: Any, final: Any) -> Any:
+    """One graph of two, the output of the first cast to the float32 that the second takes."""
+    from onnx import TensorProto, compose, helper
+
+    final = compose.add_prefix(final, "final_")
+    cast = helper.make_node(
+        "Cast", [before.graph.output[0].name], [final.graph.input[0].name], to=int(TensorProto.FLOAT)
+    )
+    graph = helper.make_graph(
+        [*before.graph.node, cast, *final.graph.node],
+        "fitserve",
+        before.graph.input,
+        final.graph.output,
+        [*before.graph.initializer, *final.graph.initializer],
+    )
+    opsets = {one.domain: one.version for one in (*before.opset_import, *final.opset_import)}
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid(*one) for one in opsets.items()])
+    proto.ir_version = max(before.ir_version, final.ir_version)
+    return proto
+
+
+def inputs_note(signature: Signature, floats: str, *, by_column: bool) -> list[dict[str, Any]]:
+    """What the graph takes: of each input its name, the column that it is, and its datatype."""
+    if not by_column:
+        return [{"name": "X", "column": None, "dtype": floats}]
+    dtypes = {"string": "str", "boolean": "bool"}
+    return [
+        {"name": f.name, "column": index, "dtype": dtypes.get(kind_of(f), floats)}
+        for index, f in enumerate(signature.inputs)
+    ]
+
+
+def start_session(data: bytes) -> Any:
+    """A session of one thread, which belongs to whoever calls it. Any thread; several at once.
+
+    Source: https://onnxruntime.ai/docs/performance/tune-performance/threading.html
+    """
+    import onnxruntime as ort
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except Exception as exc:  # the runtime's own kinds
+        msg = f"ONNX Runtime does not take the graph: {' '.join(str(exc).split())[:200]}"
+        raise NotCompiledError(msg) from exc
+
+
+def onnx_run(data: bytes, note: dict[str, Any]) -> Run:
+    """A graph at work.
+
+    Args:
+        data: the graph.
+        note: ``inputs`` as :func:`inputs_note` gives them, ``outputs`` by name, and ``padding``.
+    """
+    run, outputs, padding = start_session(data).run, list(note["outputs"]), int(note["padding"])
+    feed = _table_feed(note["inputs"][0]) if note["inputs"][0]["column"] is None else _column_feed(note["inputs"])
+
+    def simple(inputs: Inputs) -> list[Any]:
+        return run(outputs, feed(inputs))  # type: ignore[no-any-return]
+
+    def padded(inputs: Inputs) -> list[Any]:
+        feeds = feed(inputs)
+        n_rows = len(next(iter(feeds.values())))
+        if n_missing := -n_rows % padding:
+            feeds = {name: np.concatenate((part, part[-1:].repeat(n_missing, 0))) for name, part in feeds.items()}
+        return [_first(raw, n_rows) for raw in run(outputs, feeds)]
+
+    def one_by_one(inputs: Inputs) -> list[Any]:
+        feeds = feed(inputs)
+        n_rows = len(next(iter(feeds.values())))
+        rows = [run(outputs, {name: part[i : i + 1] for name, part in feeds.items()}) for i in range(n_rows)]
+        return [joined(parts) for parts in zip(*rows, strict=True)]
+
+    return {0: one_by_one, 1: simple}.get(padding, padded)
+
+
+def _first(raw: Any, n_rows: int) -> Any:
+    """The first rows of an output: a table, a stack (n_outputs, n_rows, n_classes), or a list of tables."""
+    if isinstance(raw, list):
+        return [part[:n_rows] for part in raw]
+    return raw[:, :n_rows] if raw.ndim == 3 else raw[:n_rows]  # noqa: PLR2004
+
+
+def _table_feed(note: dict[str, Any]) -> Any:
+    name, dtype = note["name"], np.dtype(note["dtype"])
+
+    def feed(inputs: Inputs) -> dict[str, NDArray[Any]]:
+        X = inputs if isinstance(inputs, np.ndarray) else np.column_stack(list(inputs.values()))
+        return {name: X.astype(dtype, copy=False)}
+
+    return feed
+
+
+def _column_feed(notes: list[dict[str, Any]]) -> Any:
+    plan = [
+        (note["name"], note["column"], None if note["dtype"] == "str" else np.dtype(note["dtype"])) for note in notes
+    ]
+
+    def feed(inputs: Inputs) -> dict[str, NDArray[Any]]:
+        columns = inputs.T if isinstance(inputs, np.ndarray) else list(inputs.values())
+        return {
+            name: (columns[index] if dtype is None else columns[index].astype(dtype, copy=False)).reshape(-1, 1)
+            for name, index, dtype in plan
+        }
+
+    return feed
