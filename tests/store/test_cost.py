@@ -87,7 +87,7 @@ def test_a_measurement_made_later_replaces_what_was_learnt():
     cost = Cost(1e-3, 1e-4)
     for _ in range(50):
         cost.learn(1, 1.1e-3)
-    cost.restart(2e-3, 5e-6)
+    cost.fixed_s, cost.per_row_s = 2e-3, 5e-6
     cost.learn(1, 2e-3)
 
     assert cost.expected_s(1) == pytest.approx(2e-3, rel=0.1)

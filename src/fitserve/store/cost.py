@@ -16,10 +16,10 @@ class Cost:
 
     Attributes:
         fixed_s: of a call, however many rows it has.
-        per_row_s: of each row.
+        per_row_s: of each row. Both may be set to what was measured later.
     """
 
-    __slots__ = ("_mean_rows", "_mean_s", "_variance", "_weight", "fixed_s", "per_row_s")
+    __slots__ = ("_mean_rows", "_variance", "_weight", "fixed_s", "per_row_s")
 
     _FORGET = 0.05
     _START = 3.0
@@ -28,10 +28,6 @@ class Cost:
     _LEAST_VARIANCE = 1.0  # calls that hardly differ in rows tell nothing of the slope
 
     def __init__(self, fixed_s: float = 0.0, per_row_s: float = 0.0) -> None:
-        self.restart(fixed_s, per_row_s)
-
-    def restart(self, fixed_s: float, per_row_s: float) -> None:
-        """Forget what was learnt, and begin with a line that was measured; both 0 if nothing is known."""
         self.fixed_s = fixed_s
         self.per_row_s = per_row_s
         many = 64 if per_row_s else 4  # else it was not measured with many, and is soon corrected
@@ -39,7 +35,6 @@ class Cost:
         total = one_weight + many_weight
         self._weight = self._START * total / 2 if fixed_s or per_row_s else 0.0
         self._mean_rows = mean = (one_weight + many * many_weight) / total
-        self._mean_s = self.expected_s(1) + per_row_s * (mean - 1)
         self._variance = (one_weight * (mean - 1) ** 2 + many_weight * (many - mean) ** 2) / total
 
     def expected_s(self, n_rows: int) -> float:
@@ -48,24 +43,22 @@ class Cost:
 
     def learn(self, n_rows: int, seconds: float) -> None:
         """Take a call into account."""
-        if not self._weight:  # the first that is known
-            self.restart(seconds, 0.0)
-            return
         expected = self.fixed_s + self.per_row_s * n_rows
-        largest = self._LARGEST_SURPRISE * (expected + self._RESOLUTION_S)
-        counted = min(seconds, largest)
         weight = 1 / (expected + self._RESOLUTION_S)
+        largest = self._LARGEST_SURPRISE * (expected + self._RESOLUTION_S)
+        counted = min(seconds, largest) if self._weight else seconds  # the first that is known counts whole
         self._weight = total = self._weight * (1 - self._FORGET) + weight
         share = weight / total
-        distance = n_rows - self._mean_rows
-        self._mean_rows += share * distance
-        self._mean_s += share * (counted - self._mean_s)
+        mean = self._mean_rows
+        distance = n_rows - mean
+        # The line goes through the mean of the calls.
+        mean_s = self.fixed_s + self.per_row_s * mean
+        mean_s += share * (counted - mean_s)
+        self._mean_rows = mean = mean + share * distance
         pull = (1 - share) * share * distance
         self._variance = variance = max((1 - share) * self._variance + pull * distance, self._LEAST_VARIANCE)
-        slope = self.per_row_s + pull * (counted - expected) / variance
-        if slope < 0:
-            slope = 0.0
-        height = self._mean_s - slope * self._mean_rows
+        slope = max(0.0, self.per_row_s + pull * (counted - expected) / variance)
+        height = mean_s - slope * mean
         if height < 0:
-            height, slope = 0.0, self._mean_s / self._mean_rows
+            height, slope = 0.0, mean_s / mean
         self.fixed_s, self.per_row_s = height, slope
