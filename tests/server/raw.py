@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import re
 import socket
 from collections.abc import Sequence
@@ -124,12 +125,11 @@ class Answered(NamedTuple):
 class FakeTransport(asyncio.Transport):
     """Records what is written. Its peer reads all at once, until ``is_stalled``."""
 
-    HIGH_WATER = 65536
-
     def __init__(self) -> None:
         super().__init__({"peername": ("127.0.0.1", 50000), "sockname": ("127.0.0.1", 8000)})
         self.written = bytearray()
         self.n_unread = 0
+        self.high_water_bytes = 65536
         self.is_reading_paused = False
         self.is_stalled = False
         self._is_closing = False
@@ -144,7 +144,7 @@ class FakeTransport(asyncio.Transport):
         self.written += data
         if self.is_stalled:
             self.n_unread += len(data)
-            if self.n_unread > self.HIGH_WATER:
+            if self.n_unread > self.high_water_bytes:
                 self.protocol.pause_writing()
 
     def read_all(self) -> None:
@@ -167,23 +167,31 @@ class FakeTransport(asyncio.Transport):
         self.is_reading_paused = False
 
 
+async def until(condition) -> None:
+    """Wait for a condition, a turn of the loop at a time, and then more slowly: threads want to run."""
+    async with asyncio.timeout(TIMEOUT_S):
+        for turn in itertools.count():
+            if condition():
+                return
+            await asyncio.sleep(0 if turn < 100 else 0.001)
+
+
 class Connection:
     """A protocol object of one of the two classes, fed by hand. Make it on a running event loop."""
 
-    def __init__(self, way: str, app: object, state: ServerState | None = None) -> None:
+    def __init__(self, way: str, app: object, loop: asyncio.AbstractEventLoop | None = None) -> None:
         config = uvicorn.Config(app, http=WAYS[way], ws="none", log_config=None, access_log=False)
-        state = state or ServerState()
-        state.default_headers = state.default_headers or [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
-        self.state = state
+        self.state = ServerState()
+        self.state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
         self.transport = FakeTransport()
-        self.protocol = WAYS[way](config, state, {}, asyncio.get_running_loop())
+        self.protocol = WAYS[way](config, self.state, {}, loop or asyncio.get_running_loop())
         self.transport.set_protocol(self.protocol)
         self.protocol.connection_made(self.transport)
 
     async def feed(self, *segments: bytes, turns: int = 1) -> None:
         """Deliver segments, some turns of the loop apart, each when the protocol reads."""
         for segment in segments:
-            await self._until(lambda: not self.transport.is_reading_paused or self.transport.is_closing())
+            await until(lambda: not self.transport.is_reading_paused or self.transport.is_closing())
             if self.transport.is_closing():
                 return
             self.protocol.data_received(segment)
@@ -192,7 +200,7 @@ class Connection:
 
     async def quiet(self, n_replies: int = 0, bodyless: Sequence[int] = ()) -> Answered:
         """Wait for so many replies, and on until nothing more comes."""
-        await self._until(lambda: self.transport.is_closing() or self._has(n_replies, bodyless))
+        await until(lambda: self.transport.is_closing() or self.transport.written.count(b"HTTP/1.1 ") >= n_replies)
         n_written, n_quiet = -1, 0
         while n_quiet < QUIET_TURNS:
             n_quiet = n_quiet + 1 if n_written == len(self.transport.written) else 0
@@ -201,19 +209,11 @@ class Connection:
         replies, rest = take_replies(bytes(self.transport.written), bodyless)
         return Answered(replies, rest, self.transport.is_closing())
 
-    def _has(self, n_replies: int, bodyless: Sequence[int]) -> bool:
-        return n_replies == 0 or len(take_replies(bytes(self.transport.written), bodyless)[0]) >= n_replies
-
-    async def _until(self, condition) -> None:
-        async with asyncio.timeout(TIMEOUT_S):
-            while not condition():
-                await asyncio.sleep(0)
-
     async def drop(self) -> None:
         """Let the peer be gone, and wait for the tasks that notice it."""
         if not self.transport.is_closing():
             self.transport.close()
-        await self._until(lambda: self.protocol.parser is None and not self.state.tasks)
+        await until(lambda: self.protocol.parser is None and not self.state.tasks)
 
 
 # ── a connection with one ───────────────────────────────────────────────────────────

@@ -77,7 +77,7 @@ def test_without_a_socket_both_ways_give_the_same_bytes(runner, apps, case):
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.segments) > 1], ids=lambda case: case.name)
-@pytest.mark.parametrize("turns", [0, 2, 3])
+@pytest.mark.parametrize("turns", [0, 1, 2, 3])
 def test_segments_may_come_while_an_answer_is_under_way(runner, apps, case, turns):
     app = apps(case.kind, "fitserve")
 
