@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 from fitserve.engine.batching import BatchPolicy, Lane, is_over
-from fitserve.engine.compute import Computed, compute, layout
+from fitserve.engine.compute import compute, layout, note_times
 from fitserve.errors import DeadlineExceededError, ModelFailedError
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fitserve.engine.executor import Executor
     from fitserve.engine.job import Job
+    from fitserve.errors import FitserveError
     from fitserve.observe.metrics import Metrics
     from fitserve.store.catalog import LoadedModel
     from fitserve.store.cost import Cost
@@ -66,9 +67,8 @@ class Batcher:
         self._wait_s = wait_s
         self._metrics = metrics
         self._clock = clock
-        self._counts = dict.fromkeys(
-            ("calls", "jobs", "rows", "merged_jobs", "cancelled_jobs", "expired_jobs", "bisections"), 0
-        )
+        self._n_calls = self._n_jobs = self._n_rows = self._n_merged = 0
+        self._n_cancelled = self._n_expired = self._n_bisections = 0
         self._versions: WeakValueDictionary[int, LoadedModel] = WeakValueDictionary()
         self._latest = 0
         self._start_over(None)
@@ -108,13 +108,20 @@ class Batcher:
     def statistics(self) -> dict[str, Any]:
         """What has been computed since the start, what waits, and what calls cost, by version and form.
 
-        ``merged_jobs`` are those computed in company, ``bisections`` calls of several jobs that failed.
+        ``calls``, ``jobs`` and ``rows`` are those that were answered, ``merged_jobs`` of them in company;
+        ``cancelled_jobs`` and ``expired_jobs`` those dropped before they began; ``bisections`` calls of
+        several jobs that failed.
         """
         lanes = [*self._inline.values(), *self._lanes.values()]
-        calls = self._counts["calls"]
         return {
-            **self._counts,
-            "mean_rows": self._counts["rows"] / calls if calls else 0.0,
+            "calls": self._n_calls,
+            "jobs": self._n_jobs,
+            "rows": self._n_rows,
+            "mean_rows": self._n_rows / self._n_calls if self._n_calls else 0.0,
+            "merged_jobs": self._n_merged,
+            "cancelled_jobs": self._n_cancelled,
+            "expired_jobs": self._n_expired,
+            "bisections": self._n_bisections,
             "queued_jobs": sum(map(len, lanes)) + len(self._arrived),
             "queued_rows": sum(lane.n_rows for lane in lanes) + sum(job.n_rows for job in self._arrived),
             "calls_in_flight": self._n_running,
@@ -161,10 +168,13 @@ class Batcher:
             asyncio.get_running_loop().call_soon(self._turn)
 
     def _run_here(self, lane: Lane | None, batch: list[Job]) -> float:
-        form = batch[0].lease.forms.cheapest(_n_rows(batch))
-        found = compute(form, batch, self._clock)
-        self._end(lane, form, batch, found)
-        return found.ended_s - found.started_s
+        job = batch[0]
+        form = job.lease.forms.cheapest(_n_rows(batch))
+        fault = compute(form, batch, self._clock)
+        seconds = job.ended_s - job.started_s
+        # Learning costs half as much as all the rest here: one call in four is enough, and what held the loop.
+        self._end(lane, form, batch, fault, learns=seconds >= INLINE_S or not self._n_calls & 3)
+        return seconds
 
     # ── on threads ──────────────────────────────────────────────────────────────────
 
@@ -231,8 +241,8 @@ class Batcher:
 
     def _let_go(self, lane: Lane) -> None:
         """Forget a lane in which nothing waits or runs, and with it the version."""
-        if not lane and not lane.n_calls and lane.pause is None:
-            self._lanes.pop(lane.key, None)
+        if not lane and not lane.n_calls and lane.pause is None and self._lanes.get(lane.key) is lane:
+            del self._lanes[lane.key]
 
     def _begin(self, lane: Lane) -> None:
         batch = lane.take(self._policy.full_rows(_cost_of(lane)))
@@ -247,54 +257,51 @@ class Batcher:
             asyncio.get_running_loop().call_soon(returned, None, exc)
 
     def _returned(
-        self, lane: Lane, form: Form, batch: list[Job], found: Computed | None, error: BaseException | None
+        self, lane: Lane, form: Form, batch: list[Job], fault: FitserveError | None, error: BaseException | None
     ) -> None:
         lane.n_calls -= 1
         self._n_running -= 1
-        if found is None:  # ours, not the model's
-            now_s = self._clock()
+        if error is None:
+            self._end(lane, form, batch, fault, learns=not batch[0].extras)  # else it cost more than the next call will
+        else:  # ours, not the model's
+            note_times(batch, self._clock(), self._clock())
             for job in batch:
-                failed = ModelFailedError(f"the call could not be made: {type(error).__name__}")
-                failed.__cause__ = error
-                self._tell(job, Computed(None, failed, now_s, now_s))
-        else:
-            self._end(lane, form, batch, found)
+                job.error = ModelFailedError(f"the call could not be made: {type(error).__name__}")
+                job.error.__cause__ = error
+                self._tell(job)
         self._let_go(lane)
         self._dispatch()
 
     # ── the end ─────────────────────────────────────────────────────────────────────
 
-    def _end(self, lane: Lane | None, form: Form, batch: list[Job], found: Computed) -> None:
+    def _end(
+        self, lane: Lane | None, form: Form, batch: list[Job], fault: FitserveError | None, *, learns: bool
+    ) -> None:
         """Tell the jobs of a call, or have its halves tried again."""
-        if found.outputs is None and len(batch) > 1:
+        job = batch[0]
+        n_jobs = len(batch)
+        if fault is None:
+            n_rows, seconds = _n_rows(batch), job.ended_s - job.started_s
+            self._n_calls += 1
+            self._n_rows += n_rows
+            self._n_jobs += n_jobs
+            if n_jobs > 1:
+                self._n_merged += n_jobs
+            if learns:
+                form.cost.learn(n_rows, seconds)
+            if self._metrics is not None:
+                self._metrics.batch(job.lease.name, job.lease.version, form.name, n_jobs, n_rows, seconds)
+        elif n_jobs > 1:
             assert lane is not None  # only a job that came alone has none
-            self._counts["bisections"] += 1
+            self._n_bisections += 1
             lane.put_halves(batch)
             return
-        job = batch[0]
-        if found.outputs is not None:
-            n_rows, seconds = _n_rows(batch), found.ended_s - found.started_s
-            if not job.extras:  # else it cost more than the next call will
-                form.cost.learn(n_rows, seconds)
-            self._count(job.lease, form, len(batch), n_rows, seconds)
-        for place, job in enumerate(batch):
-            if found.outputs is not None:
-                job.outputs = found.outputs[place]
-            self._tell(job, found)
+        else:
+            job.error = fault
+        for job in batch:
+            self._tell(job)
 
-    def _count(self, lease: LoadedModel, form: Form, n_jobs: int, n_rows: int, seconds: float) -> None:
-        counts = self._counts
-        counts["calls"] += 1
-        counts["jobs"] += n_jobs
-        counts["rows"] += n_rows
-        if n_jobs > 1:
-            counts["merged_jobs"] += n_jobs
-        if self._metrics is not None:
-            self._metrics.batch(lease.name, lease.version, form.name, n_jobs, n_rows, seconds)
-
-    def _tell(self, job: Job, found: Computed) -> None:
-        job.error = found.error
-        job.started_s, job.ended_s = found.started_s, found.ended_s
+    def _tell(self, job: Job) -> None:
         if job.is_cancelled:
             return
         try:
@@ -307,12 +314,12 @@ class Batcher:
         """Tell jobs that were taken out before they began."""
         for job in jobs:
             if job.is_cancelled:
-                self._counts["cancelled_jobs"] += 1
+                self._n_cancelled += 1
                 continue
-            self._counts["expired_jobs"] += 1
-            late = DeadlineExceededError("the deadline passed before the model could be called")
-            now_s = self._clock()
-            self._tell(job, Computed(None, late, now_s, now_s))
+            self._n_expired += 1
+            note_times([job], self._clock(), self._clock())
+            job.error = DeadlineExceededError("the deadline passed before the model could be called")
+            self._tell(job)
 
 
 def _lane_of(lanes: dict[object, Lane], job: Job) -> Lane:

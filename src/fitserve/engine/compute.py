@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,22 +19,6 @@ if TYPE_CHECKING:
     from fitserve.store.forms import Form
 
 
-class Computed(NamedTuple):
-    """What became of a call.
-
-    Attributes:
-        outputs: those of each job; None where ``error`` is set.
-        error: an :class:`InvalidInputError` of the model's, or a :class:`ModelFailedError` for whatever it raised.
-        started_s: when it began,
-        ended_s: and when it ended.
-    """
-
-    outputs: Sequence[Outputs] | None
-    error: FitserveError | None
-    started_s: float
-    ended_s: float
-
-
 def layout(inputs: Inputs) -> Hashable:
     """What must be equal of tables for their rows to be computed together.
 
@@ -42,29 +26,43 @@ def layout(inputs: Inputs) -> Hashable:
     make of the column what all of its values can be, so a row would be another one in other company.
     """
     if isinstance(inputs, np.ndarray):
-        return int(inputs.shape[1])
+        width: int = inputs.shape[1]
+        return width
     return tuple([
         frozenset(map(type, values.tolist())) if values.dtype == object else values.dtype for values in inputs.values()
     ])  # fmt: skip
 
 
-def compute(form: Form, batch: Sequence[Job], clock: Callable[[], float]) -> Computed:
-    """Call a form of a model once for jobs of one layout and the same extras. Never raises."""
+def compute(form: Form, batch: Sequence[Job], clock: Callable[[], float]) -> FitserveError | None:
+    """Call a form of a model once for jobs of one layout and the same extras, and give them their outputs and times.
+
+    Never raises. Returns why there are no outputs: an :class:`InvalidInputError` of the model's, or a
+    :class:`ModelFailedError` for whatever else it raised.
+    """
     started_s = clock()
     try:
-        outputs = _outputs(form, batch)
+        _compute(form, batch)
     except FitserveError as exc:
-        return Computed(None, exc, started_s, clock())
-    return Computed(outputs, None, started_s, clock())
+        note_times(batch, started_s, clock())
+        return exc
+    note_times(batch, started_s, clock())
+    return None
 
 
-def _outputs(form: Form, batch: Sequence[Job]) -> Sequence[Outputs]:
+def note_times(batch: Sequence[Job], started_s: float, ended_s: float) -> None:
+    """Tell jobs when their call began and ended."""
+    for job in batch:
+        job.started_s, job.ended_s = started_s, ended_s
+
+
+def _compute(form: Form, batch: Sequence[Job]) -> None:
     """The one place where whatever a model raises becomes our own error."""
     job = batch[0]
     try:
         if len(batch) == 1:
-            return (form.predict(job.inputs, job.extras),)
-        return _divided(form.predict(_merged([job.inputs for job in batch]), job.extras), batch)
+            job.outputs = form.predict(job.inputs, job.extras)
+        else:
+            _divide(form.predict(_merged([job.inputs for job in batch]), job.extras), batch)
     except InvalidInputError:
         raise
     except BaseException as exc:
@@ -80,8 +78,8 @@ def _merged(tables: list[Any]) -> Inputs:
     return {name: np.concatenate([table[name] for table in tables]) for name in first}
 
 
-def _divided(outputs: Outputs, batch: Sequence[Job]) -> list[Outputs]:
-    """The rows of each job.
+def _divide(outputs: Outputs, batch: Sequence[Job]) -> None:
+    """Give each job its rows.
 
     Raises:
         ValueError: there are not as many rows as the jobs have, so that it is not known whose is which.
@@ -92,19 +90,15 @@ def _divided(outputs: Outputs, batch: Sequence[Job]) -> list[Outputs]:
         if array.ndim == 0 or len(array) != n_rows:
             msg = f"the model returned an array of shape {array.shape} for {n_rows} rows"
             raise ValueError(msg)
-    divided = []
     first = 0
     for job in batch:
         end = first + job.n_rows
-        divided.append(
-            Outputs(
-                predictions[first:end],
-                None if probabilities is None else tuple([part[first:end] for part in probabilities]),
-                _rows(extras, first, end) if extras else extras,
-            )
+        job.outputs = Outputs(
+            predictions[first:end],
+            None if probabilities is None else tuple([part[first:end] for part in probabilities]),
+            _rows(extras, first, end) if extras else extras,
         )
         first = end
-    return divided
 
 
 def _rows(extras: Any, first: int, end: int) -> dict[str, NDArray[Any]]:
