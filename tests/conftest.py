@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from sklearn.preprocessing import StandardScaler
 
 from fitserve.app import FitserveApp, create_app
 from fitserve.settings import Settings
+
+os.environ["FITSERVE_OPTIMIZE"] = "off"  # tests build hundreds of applications: those that want engines say so
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def make_app(models):
             model = models / model
         # Loading blocks, as it may at the start of a server: in a thread, so that a test that is async may call this.
         with ThreadPoolExecutor(1) as thread:
-            return thread.submit(create_app, model, settings=Settings(**settings)).result()
+            return thread.submit(create_app, model, settings=Settings(**{"optimize": "off", **settings})).result()
 
     return make
 
@@ -78,7 +81,7 @@ def make_app(models):
 @pytest.fixture
 def app_without_model() -> FitserveApp:
     """An application whose model has not been loaded."""
-    return FitserveApp(Settings(), None)
+    return FitserveApp(Settings(optimize="off"), None)
 
 
 @pytest.fixture

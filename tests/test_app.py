@@ -30,7 +30,8 @@ def without_time(body: dict) -> dict:
     return {
         key: value
         for key, value in body.items()
-        if key not in {"latency_ms", "timestamp", "uptime_seconds", "instance", "request_id", "loaded_at"}
+        if key
+        not in {"latency_ms", "timestamp", "uptime_seconds", "instance", "request_id", "loaded_at", "optimization"}
     }
 
 

@@ -37,7 +37,7 @@ from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
 from fitserve.store.catalog import Catalog
 from fitserve.store.lifecycle import Lifecycle
-from fitserve.store.loading import adopt_model
+from fitserve.store.takeover import Optimizer
 from fitserve.store.verify import verifier_of
 from fitserve.store.watcher import changes
 
@@ -84,7 +84,7 @@ def create_app(
         app.services.lifecycle.start()
         return app
     app = FitserveApp(settings, None)
-    app.services.catalog.switch(adopt_model(model, name=name, version=version))
+    app.services.lifecycle.adopt(model, name=name, version=version)
     return app
 
 
@@ -127,6 +127,7 @@ class FitserveApp(FastAPI):
         self._is_watching = is_watching
         self._is_folder = model_path is not None and model_path.is_dir()
         self._openapi_key: Any = None
+        self._is_serving = False
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
         super().__init__(
             title="fitserve",
@@ -171,6 +172,8 @@ class FitserveApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens: no exception reaches the server below."""
         if scope["type"] == "http":
+            if not self._is_serving:  # nobody runs the lifespan of a mounted application
+                self._begin_to_serve()
             await self._exchange(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -245,6 +248,7 @@ class FitserveApp(FastAPI):
 
         if self._is_standalone:
             self._settle_in()
+        self._begin_to_serve()
         messages = [first]
 
         async def receive_again() -> Message:
@@ -264,6 +268,11 @@ class FitserveApp(FastAPI):
             if self._is_standalone:
                 logger.info("process %d has stopped", os.getpid())
             self.access_log.flush()
+
+    def _begin_to_serve(self) -> None:
+        """What starts threads, and so must not happen before a fork: in the process that answers requests."""
+        self._is_serving = True
+        self.services.lifecycle.optimize()
 
     def _settle_in(self) -> None:
         """What only a process of our own may do: reload on SIGHUP, spare the collector what stays, tell the log."""
@@ -322,11 +331,18 @@ class FitserveApp(FastAPI):
 
 def _services(settings: Settings, model_path: Path | None, passed: Mapping[str, Mapping[str, Any]]) -> Services:
     catalog = Catalog()
+    verifier = verifier_of(settings, passed)
     executor = Executor(settings.inference_threads or usable_cpus())
     return Services(
         settings=settings,
         catalog=catalog,
-        lifecycle=Lifecycle(catalog, model_path, verifier_of(settings, passed), is_one_of_several=_is_one_of_several()),
+        lifecycle=Lifecycle(
+            catalog,
+            model_path,
+            verifier,
+            is_one_of_several=_is_one_of_several(),
+            optimizer=Optimizer(settings, verifier, model_path),
+        ),
         engine=Engine(
             catalog,
             Batcher(executor),

@@ -44,7 +44,7 @@ def start(kind: str, path: Path, folder: Path, **environ: str) -> tuple[subproce
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env={**inherited, "MODEL_PATH": str(path), **environ},
+            env={**inherited, "MODEL_PATH": str(path), "FITSERVE_CACHE_DIR": str(folder / "cache"), **environ},
             stdout=out,
             stderr=subprocess.STDOUT,
             start_new_session=True,

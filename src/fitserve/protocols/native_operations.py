@@ -125,6 +125,32 @@ _FEATURE = openapi.Component(
     ),
 )
 _LIBRARY = openapi.Component("Library", openapi.object_of({"at_fit": {"type": ["string", "null"]}, "now": _TEXT}))
+_FORM = openapi.Component(
+    "Form",
+    openapi.object_of(
+        {
+            "name": {"type": "string", "description": "native, or the engine's."},
+            "fixed_us": {"type": "number", "minimum": 0},
+            "per_row_us": {"type": "number", "minimum": 0},
+        }
+    ),
+)
+_OPTIMIZATION = openapi.Component(
+    "Optimization",
+    openapi.object_of(
+        {
+            "state": {"type": "string", "enum": ["off", "running", "done", "failed"]},
+            "reason": {"type": ["string", "null"]},
+            "source": {"type": ["string", "null"], "enum": ["compiled", "cache", "package", None]},
+            "forms": {"type": "array", "items": _FORM, "minItems": 1},
+            "report": {
+                "type": "array",
+                "items": {"type": "object"},
+                "description": "For each engine that was tried, how its answers compare with the library's own.",
+            },
+        }
+    ),
+)
 
 
 def describe_info(_: LoadedModel | None) -> dict[str, Any]:
@@ -146,6 +172,7 @@ def describe_info(_: LoadedModel | None) -> dict[str, Any]:
             "classes": {"type": ["array", "null"], "items": {}},
             "libraries": {"type": "object", "additionalProperties": _LIBRARY},
             "warnings": {"type": "array", "items": _TEXT},
+            "optimization": _OPTIMIZATION,
             "verification": {"type": "object", "description": "What trying it before it was served has shown."},
             "metadata": {"type": "object"},
         },

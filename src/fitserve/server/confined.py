@@ -6,12 +6,14 @@ import contextlib
 import logging
 import os
 import tempfile
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
 from fitserve.confine.scratch import make_scratch
 from fitserve.errors import SettingsError
+from fitserve.store.engine_cache import cache_of, prune
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -23,8 +25,17 @@ logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
-def confined(settings: Settings, *, preload: Sequence[str] = (), removes: tuple[Path, ...] = ()) -> Iterator[None]:
+def confined(
+    settings: Settings,
+    *,
+    preload: Sequence[str] = (),
+    removes: tuple[Path, ...] = (),
+    writable: tuple[Path, ...] = (),
+) -> Iterator[None]:
     """Confine this process for good; inside, it may write below a runtime folder of its own, which ends with it.
+
+    It may also write where the compiled engines of its model are kept, as :mod:`fitserve.store.engine_cache` has it;
+    the children that try models may not.
 
     Enter it in the main thread, after binding the socket and before NumPy or a model library is
     imported: the threads that these start would not all be covered. The template that tries models
@@ -35,6 +46,7 @@ def confined(settings: Settings, *, preload: Sequence[str] = (), removes: tuple[
         settings: say whether, and what may be connected to.
         preload: what the template imports ahead, beside what this process does.
         removes: folders of the caller's that this process will not be able to remove.
+        writable: folders of the caller's in which this process may write besides; its children may not.
 
     Raises:
         SettingsError: ``confine = require``, and the kernel cannot.
@@ -43,11 +55,15 @@ def confined(settings: Settings, *, preload: Sequence[str] = (), removes: tuple[
     own = () if folder is None else (folder,)
     if folder is not None:
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    cache = None if settings.optimize == "off" else cache_of(settings, settings.model_path)
+    if cache is not None:
+        prune(cache.folder.parent)  # inside, it may remove nothing of other models
     sandbox = Sandbox(writable=own, connect=settings.destinations)
     template = shared_template(tuple(preload), sandbox=sandbox, removes=(*own, *removes))
     template.start()
     try:
-        _enter(sandbox, settings)
+        kept = () if cache is None else (cache.folder,)
+        _enter(replace(sandbox, writable=(*own, *kept, *writable)), settings)
         yield
     finally:
         template.close()

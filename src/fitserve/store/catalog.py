@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ModelNotFoundError, ModelNotReadyError
+from fitserve.store.optimization import Optimization
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,6 +38,7 @@ class LoadedModel:
     verification: Mapping[str, Any]
     forms: Forms
     trial: Trial
+    optimization: Optimization = field(default_factory=Optimization)
 
 
 class Catalog:

@@ -31,8 +31,29 @@ def describe_model(loaded: LoadedModel) -> dict[str, Any]:
         "classes": classes[0] if classes and signature.n_outputs == 0 else classes,
         "libraries": {name: {"at_fit": at_fit, "now": now} for name, (at_fit, now) in facts.libraries.items()},
         "warnings": notes_of(loaded),
+        "optimization": describe_optimization(loaded),
         "verification": dict(loaded.verification),
         "metadata": dict(loaded.metadata),
+    }
+
+
+def describe_optimization(loaded: LoadedModel) -> dict[str, Any]:
+    """The forms in which a version can be computed, their costs as learnt so far, and the proof of its engines."""
+    optimization = loaded.optimization
+    forms = [
+        {
+            "name": form.name,
+            "fixed_us": round(1e6 * form.cost.fixed_s, 2),
+            "per_row_us": round(1e6 * form.cost.per_row_s, 3),
+        }
+        for form in loaded.forms.all
+    ]
+    return {
+        "state": optimization.state,
+        "reason": optimization.reason,
+        "source": optimization.source,
+        "forms": forms,
+        "report": list(optimization.report),
     }
 
 

@@ -1,4 +1,4 @@
-"""A version's way into service: read → verify → load → switch.
+"""A version's way into service: read → verify → load → switch → compile.
 
 A version that fails on the way changes nothing: the one that serves goes on.
 """
@@ -6,26 +6,26 @@ A version that fails on the way changes nothing: the one that serves goes on.
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, ConflictError
 from fitserve.formats.base import hooks_of
 from fitserve.store.describe import notes_of
-from fitserve.store.loading import give_back_memory, load_artifact, stop, stop_when_unused
+from fitserve.store.loading import LARGE_BYTES, adopt, give_back_memory, load_artifact, stop, stop_when_unused
 from fitserve.store.repository import read_artifact
 from fitserve.store.verify import Verifier, verified, with_path
+from fitserve.trust.policy import TrustPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from fitserve.store.catalog import Catalog, LoadedModel
+    from fitserve.store.takeover import Optimizer
     from fitserve.types import Artifact
 
 logger = logging.getLogger(__name__)
-
-LARGE_BYTES = 16 * 2**20
-"""Of a smaller model it is not worth a tenth of a second to give back the memory that loading took."""
 
 
 def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
@@ -35,13 +35,15 @@ def load_model(path: Path, verifier: Verifier | None = None) -> LoadedModel:
         UntrustedArtifactError: the trust policy does not let it be loaded.
         ArtifactError: it cannot be served; the text names no path.
     """
-    return _load([read_artifact(path)], verifier or Verifier())
+    return _load([read_artifact(path)], verifier or Verifier(), None)
 
 
-def _load(artifacts: list[Artifact], verifier: Verifier) -> LoadedModel:
+def _load(artifacts: list[Artifact], verifier: Verifier, optimizer: Optimizer | None) -> LoadedModel:
     """Try and load the one artifact, which is taken out of the list: its bytes are as large as the model."""
     artifact = artifacts.pop()
     loaded = load_artifact(artifact, verifier.policy, report=verified(artifact, verifier))
+    if optimizer is not None:
+        optimizer.plan(loaded, artifact)
     del artifact
     if loaded.size_bytes >= LARGE_BYTES:
         give_back_memory()
@@ -58,10 +60,12 @@ class Lifecycle:
         verifier: Verifier | None = None,
         *,
         is_one_of_several: bool = False,
+        optimizer: Optimizer | None = None,
     ) -> None:
         self._catalog = catalog
         self._path = path
         self._verifier = verifier or Verifier()
+        self._optimizer = optimizer
         self._is_one_of_several = is_one_of_several
         self._is_reloading = False
 
@@ -71,7 +75,7 @@ class Lifecycle:
         return self._path
 
     def start(self) -> LoadedModel:
-        """Load the configured file and let it serve. Blocks.
+        """Load the configured file and let it serve. Blocks; :meth:`optimize` is to follow where requests are answered.
 
         Raises:
             ArtifactError: it cannot be served; the text names the path, for the operator.
@@ -80,7 +84,7 @@ class Lifecycle:
             msg = "no model given: set MODEL_PATH, or run `fitserve run PATH`"
             raise ArtifactError(msg)
         try:
-            loaded = load_model(self._path, self._verifier)
+            loaded = _load([read_artifact(self._path)], self._verifier, self._optimizer)
         except ArtifactError as exc:
             raise with_path(exc, self._path, self._verifier.policy) from exc
         for note in notes_of(loaded):
@@ -89,6 +93,28 @@ class Lifecycle:
             logger.warning("%s is not ready before it has answered a real row: %s", loaded.name, loaded.trial.failure)
         self._catalog.switch(loaded)
         return loaded
+
+    def adopt(self, estimator: object, *, name: str, version: str | None) -> LoadedModel:
+        """Let a live estimator serve, of which a copy is made. Blocks.
+
+        Raises:
+            ArtifactError: it cannot be served.
+        """
+        loaded, artifact = adopt(estimator, name=name, version=version)
+        if self._optimizer is not None:
+            # It is live in this process already: its own bytes, and no others, may be loaded in a child.
+            policy = TrustPolicy("pinned", pins=frozenset({loaded.digest}))
+            self._optimizer.plan(loaded, artifact, replace(self._verifier, policy=policy))
+        self._catalog.switch(loaded)
+        return loaded
+
+    def optimize(self) -> None:
+        """Begin to compile what serves, if it was loaded for that; in the process that answers requests, not before.
+
+        Starts a thread at most, and only the first time.
+        """
+        if self._optimizer is not None:
+            self._optimizer.begin()
 
     async def reload(
         self, off_loop: Callable[[Callable[[], LoadedModel]], Awaitable[LoadedModel]]
@@ -127,10 +153,13 @@ class Lifecycle:
             return loaded, loaded
         if current is not None and not loaded.trial.has_answered and current.trial.has_answered:
             stop_when_unused(loaded)
+            if self._optimizer is not None:
+                self._optimizer.drop()
             msg = f"the new model is not served: {loaded.trial.failure}; the version before goes on"
             raise ArtifactError(msg)
         logger.info("the model file has changed: version %s serves", loaded.version)
         previous = self._catalog.switch(loaded)
+        self.optimize()
         if previous is not None:
             stop_when_unused(previous)
         return loaded, previous
@@ -157,4 +186,4 @@ class Lifecycle:
                 "the old version: send SIGHUP to their parent process, which replaces all of them, or restart it"
             )
             raise ConflictError(msg)
-        return _load(artifacts, self._verifier)
+        return _load(artifacts, self._verifier, self._optimizer)

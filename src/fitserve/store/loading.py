@@ -25,6 +25,7 @@ from fitserve.store.forms import NATIVE, Form, Forms
 from fitserve.store.repository import IDENTIFIER, digest_version
 from fitserve.store.trial import try_model
 from fitserve.trust.judge import require_vouched
+from fitserve.types import Artifact
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,9 +33,12 @@ if TYPE_CHECKING:
 
     from fitserve.formats.base import Model
     from fitserve.trust.policy import TrustPolicy
-    from fitserve.types import Artifact, Hooks
+    from fitserve.types import Hooks
 
 logger = logging.getLogger(__name__)
+
+LARGE_BYTES = 16 * 2**20
+"""Of a smaller model it is not worth a tenth of a second to give back the memory that loading took."""
 
 KEPT = ("confinement", "golden", "n_self_made_rows")
 """What of a report stays with the loaded model, to be shown."""
@@ -131,7 +135,15 @@ def extend_path(folders: tuple[Path, ...]) -> None:
 
 
 def adopt_model(estimator: object, *, name: str, version: str | None) -> LoadedModel:
+    """Take a live estimator into service, as :func:`adopt` does."""
+    return adopt(estimator, name=name, version=version)[0]
+
+
+def adopt(estimator: object, *, name: str, version: str | None) -> tuple[LoadedModel, Artifact | None]:
     """Take a live estimator into service as it is now; later changes to it change nothing here.
+
+    Returns:
+        The loaded model, and its pickle for another process; None where it cannot be pickled.
 
     Raises:
         ArtifactError: it has no predict, is not fitted or cannot be copied, or its name or version
@@ -153,11 +165,11 @@ def adopt_model(estimator: object, *, name: str, version: str | None) -> LoadedM
         raise ArtifactError(msg) from exc
     try:
         data = pickle.dumps(estimator)
-    except Exception:  # noqa: BLE001 - a live model need not be picklable: it is only named after its bytes
-        data = os.urandom(16)
-    digest = hashlib.sha256(data).hexdigest()
+    except Exception:  # noqa: BLE001 - a live model need not be picklable
+        data = b""
+    digest = hashlib.sha256(data or os.urandom(16)).hexdigest()
     cost, trial = try_model(model)
-    return LoadedModel(
+    loaded = LoadedModel(
         name=name,
         version=version or digest_version(digest),
         digest=digest,
@@ -171,3 +183,4 @@ def adopt_model(estimator: object, *, name: str, version: str | None) -> LoadedM
         forms=Forms(Form(NATIVE, model.predict, cost)),
         trial=trial,
     )
+    return loaded, Artifact(loaded.name, loaded.version, digest, data, f"{name}.pkl") if data else None

@@ -32,7 +32,7 @@ from fitserve.trust.judge import remedies, require_pinned
 from fitserve.trust.policy import TrustPolicy, policy_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fitserve.confine.sandbox import Confinement
     from fitserve.formats.base import Model
@@ -99,21 +99,45 @@ class Verifier:
 
         Raises as :meth:`verify` does.
         """
-        message, blobs = artifact_message(artifact)
         scratch = make_scratch("fitserve-trial-")
+        try:
+            return self.run_in(scratch, task, artifact, **request)
+        finally:
+            if scratch is not None:
+                remove_scratch(scratch)
+
+    def run_in(
+        self,
+        scratch: Path | None,
+        task: str,
+        artifact: Artifact,
+        *,
+        spare_bytes: int = 0,
+        niceness: int = 0,
+        **request: Any,
+    ) -> dict[str, Any]:
+        """Do what :meth:`run` does, in a folder of the caller's, who may read there what the child has left.
+
+        Args:
+            scratch: where it may write; the caller removes it.
+            task: as :meth:`run` has it.
+            artifact: likewise.
+            spare_bytes: memory for it besides what loading takes, unless ``memory_bytes`` sets a bound.
+            niceness: by how much its priority is lower than ours.
+            request: as :meth:`run` has it.
+
+        Raises as :meth:`verify` does.
+        """
+        message, blobs = artifact_message(artifact)
         request |= {
             "artifact": message,
             "policy": policy_message(self.policy),
             "scratch": scratch and str(scratch),
-            "memory_bytes": self.memory_bytes or _memory_for(blobs),
+            "memory_bytes": self.memory_bytes or _memory_for(blobs) + spare_bytes,
             "deadline_s": self.deadline_s,
             "destinations": self.destinations,
         }
-        try:
-            return shared_template(PRELOAD).run(task, request, blobs, deadline_s=self.deadline_s)
-        finally:
-            if scratch is not None:
-                remove_scratch(scratch)
+        return shared_template(PRELOAD).run(task, request, blobs, deadline_s=self.deadline_s, niceness=niceness)
 
 
 def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | None = None) -> Verifier:
@@ -161,10 +185,17 @@ def _memory_for(blobs: Sequence[bytes]) -> int:
     return BASE_MEMORY_BYTES + sum(len(blob) * factor for blob, factor in zip(blobs, factors, strict=True))
 
 
-def enter_with(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> tuple[Artifact, TrustPolicy, Confinement]:
+def enter_with(
+    request: Mapping[str, Any], blobs: Sequence[memoryview], prepare: Callable[[], None] | None = None
+) -> tuple[Artifact, TrustPolicy, Confinement]:
     """Begin a task: be confined, import what the format needs, and bound the memory before the bytes are parsed.
 
     Only their heads are looked at before, by our own code, to know the format.
+
+    Args:
+        request: what :meth:`Verifier.run_in` has made.
+        blobs: the files.
+        prepare: imports what the task needs besides.
     """
     scratch = request["scratch"]
     if scratch is not None:
@@ -178,6 +209,8 @@ def enter_with(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> tuple
     artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
     extend_path(policy.code_path)
     identify(artifact).prepare()
+    if prepare is not None:
+        prepare()
     confinement = enter(
         replace(
             sandbox,

@@ -1,0 +1,141 @@
+"""A model is compiled to engines, and they are proven, in a confined child; its files come back, and nothing else."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from fitserve.confine.scratch import make_scratch, remove_scratch
+from fitserve.errors import ArtifactError
+from fitserve.estimators.model import EstimatorModel
+from fitserve.store.engines import INDEX, Engines, versions_here
+from fitserve.store.files import Folder, open_path
+from fitserve.store.loading import load_artifact
+from fitserve.store.message import artifact_of, policy_of_message
+from fitserve.store.verify import enter_with, identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from fitserve.formats.base import Model
+    from fitserve.store.verify import Verifier
+    from fitserve.trust.policy import TrustPolicy
+    from fitserve.types import Artifact
+
+SPARE_BYTES = 3 * 2**29
+"""What a child that compiles may take besides what loading takes: skl2onnx holds a graph several times over."""
+
+NICENESS = 10
+"""By how much the child's priority is lower than that of the processes that serve."""
+
+PROVING_PART = 0.9
+"""Of the time of a child, the part in which it looks for further engines: the rest is for loading and writing."""
+
+PACKAGED = "engines/"
+"""Where the engines of a package lie in it."""
+
+_FOLDER = "engines"
+
+
+def why_not_compiled(model: Model) -> str | None:
+    """Why there is nothing to compile; None where it may be tried."""
+    if not isinstance(model, EstimatorModel):
+        return f"{model.facts.model_type} is computed by its own runtime"
+    if model.signature.is_open:
+        return "the model does not tell its features, so that no engine can be proven"
+    return None
+
+
+def key_of(artifact: Artifact, timeout_s: float) -> str:
+    """Under which the engines of an artifact are kept: a digest of all that they depend on."""
+    parts = [identity(artifact), versions_here(), timeout_s]
+    return hashlib.sha256(orjson.dumps(parts, option=orjson.OPT_SORT_KEYS)).hexdigest()
+
+
+def packaged(artifact: Artifact, policy: TrustPolicy) -> Engines | None:
+    """The engines that lie in a package, where they fit what is installed here, and somebody vouches for the package.
+
+    An engine is read by native code that believes it: what a package says of itself is not enough.
+    """
+    files = {path.removeprefix(PACKAGED): data for path, data in artifact.files.items() if path.startswith(PACKAGED)}
+    is_vouched = artifact.digest in policy.pins or policy.verify_key is not None or policy.level == "any"
+    if INDEX not in files or not is_vouched:
+        return None
+    with contextlib.suppress(ArtifactError):
+        engines = Engines.of(files)
+        if dict(engines.versions) == versions_here():
+            return engines
+    return None
+
+
+def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float) -> tuple[Engines, dict[str, bytes]]:
+    """Compile a model in a confined child of low priority. Blocks.
+
+    Returns:
+        The engines that were proven, and the same as files.
+
+    Raises:
+        UntrustedArtifactError: the policy does not let it be loaded.
+        ArtifactError: it cannot be loaded, the child crashed or did not end in time, or there is no place for
+            its files.
+    """
+    scratch = make_scratch("fitserve-compile-")
+    if scratch is None:
+        msg = "cannot be compiled: there is no place for temporary files"
+        raise ArtifactError(msg)
+    try:
+        replace(verifier, deadline_s=timeout_s).run_in(
+            scratch,
+            "fitserve.store.compile:compile_task",
+            artifact,
+            spare_bytes=SPARE_BYTES,
+            niceness=NICENESS,
+            compile_s=timeout_s * PROVING_PART,
+        )
+        opened = open_path(scratch / _FOLDER)
+        if not isinstance(opened, Folder):
+            msg = "cannot be compiled: the child has left no engines"
+            raise ArtifactError(msg)
+        with opened as folder:
+            files = {name: folder.read(name) for name in folder.files}
+        return Engines.of(files), files
+    finally:
+        remove_scratch(scratch)
+
+
+def compile_task(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:
+    """In the child: load the model, compile it, and leave what was proven in the folder that is given.
+
+    Raises:
+        ArtifactError: it cannot be loaded, or there is nothing to compile.
+    """
+    if "memory_bytes" in request:
+        artifact, policy, _ = enter_with(request, blobs, prepare=_import_compilers)
+    else:
+        artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
+    model = load_artifact(artifact, policy).model
+    if not isinstance(model, EstimatorModel):
+        msg = f"cannot be compiled: {why_not_compiled(model)}"
+        raise ArtifactError(msg)
+    from fitserve.optimize.compile import compile_model
+
+    compiled, report = compile_model(model, deadline_s=request["compile_s"])
+    folder = Path(request["scratch"], _FOLDER)
+    folder.mkdir()
+    for name, data in Engines(tuple(compiled), tuple(report), versions_here()).files().items():
+        (folder / name).write_bytes(data)
+    return {}
+
+
+def _import_compilers() -> None:
+    """Import what compiling needs before the memory is bounded; one that is missing is an engine less."""
+    import importlib
+
+    for module in ("fitserve.optimize.compile", "onnxruntime", "skl2onnx", "treelite"):
+        with contextlib.suppress(Exception):
+            importlib.import_module(module)

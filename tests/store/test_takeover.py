@@ -1,0 +1,282 @@
+"""Engines take over where they are proven and faster, and whatever goes wrong with them harms no request."""
+
+from __future__ import annotations
+
+import logging
+
+import joblib
+import numpy as np
+import pytest
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.linear_model import LogisticRegression
+from store.compilers import ENTRY, Compiler, Here, entries
+
+from fitserve.errors import ArtifactError, ConflictError
+from fitserve.settings import Settings
+from fitserve.store import takeover
+from fitserve.store.catalog import Catalog
+from fitserve.store.describe import describe_model
+from fitserve.store.lifecycle import Lifecycle
+from fitserve.store.takeover import Optimizer
+from fitserve.trust.policy import TrustPolicy
+
+
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch):
+    monkeypatch.setattr(takeover, "AFTER_S", 0.0)
+
+
+@pytest.fixture(scope="module")
+def forest_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("forest") / "forest_v1.joblib"
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(60, 3))
+    joblib.dump(RandomForestClassifier(20, random_state=0).fit(X, np.where(X[:, 0] > 0, "yes", "no")), path)
+    return path
+
+
+@pytest.fixture
+def start(forest_file, tmp_path):
+    """Start a life cycle that reads a file, and wait for its engines."""
+
+    def begin(path=forest_file, *, policy: TrustPolicy | None = None, **settings):
+        verifier = Here(policy or TrustPolicy())
+        chosen = Settings(**{"cache_dir": tmp_path / "cache", **settings})
+        lifecycle = Lifecycle(Catalog(), path, verifier, optimizer=Optimizer(chosen, verifier, path))
+        loaded = lifecycle.start()
+        lifecycle.optimize()
+        finish()
+        return loaded
+
+    return begin
+
+
+def finish() -> None:
+    import threading
+
+    for thread in threading.enumerate():
+        if thread.name == "fitserve-optimize":
+            thread.join(60)
+
+
+def names(loaded) -> list[str]:
+    return [form.name for form in loaded.forms.all]
+
+
+def test_an_engine_takes_over_when_it_is_proven_and_the_log_tells_so(start, monkeypatch, caplog):
+    Compiler().install(monkeypatch)
+
+    with caplog.at_level(logging.DEBUG):
+        loaded = start()
+
+    told = describe_model(loaded)["optimization"]
+    assert (told["state"], told["source"], told["reason"], told["report"]) == ("done", "compiled", None, [ENTRY])
+    assert [form["name"] for form in told["forms"]] == ["native", "treelite"]
+    assert loaded.forms.cheapest(1).name == "treelite"
+    assert "forest 1 is computed by treelite" in caplog.text
+    inputs = loaded.model.signature.check([[1.0, 0.0, 0.0]])
+    assert loaded.forms.cheapest(1).predict(inputs, ()).predictions.tolist() in (["yes"], ["no"])
+
+
+def test_it_serves_natively_until_then_and_no_thread_is_started_before_it_is_told(forest_file, tmp_path, monkeypatch):
+    compiler = Compiler().install(monkeypatch)
+    optimizer = Optimizer(Settings(cache_dir=tmp_path), Here(), forest_file)
+    lifecycle = Lifecycle(Catalog(), forest_file, Here(), optimizer=optimizer)
+
+    loaded = lifecycle.start()
+
+    assert (names(loaded), loaded.optimization.state, compiler.compiled) == (["native"], "running", 0)
+    lifecycle.optimize()
+    lifecycle.optimize()
+    finish()
+    assert (names(loaded), compiler.compiled) == (["native", "treelite"], 1)
+
+
+def test_the_second_start_takes_the_engines_from_the_cache(start, monkeypatch):
+    compiler = Compiler().install(monkeypatch)
+
+    first, second = start(), start()
+
+    assert [one.optimization.source for one in (first, second)] == ["compiled", "cache"]
+    assert names(second) == ["native", "treelite"]
+    assert compiler.compiled == 1
+
+
+@pytest.mark.parametrize("damage", ["changed", "answers otherwise", "not listed"])
+def test_a_damaged_entry_of_the_cache_is_made_again(start, monkeypatch, tmp_path, damage):
+    compiler = Compiler().install(monkeypatch)
+    start()
+    (entry,) = entries(tmp_path / "cache")
+    if damage == "changed":
+        (entry / "treelite.bin").write_bytes(b"bad")
+    else:
+        from fitserve.store.engines import Engines
+
+        files = {path.name: path.read_bytes() for path in entry.iterdir()}
+        kept = Engines.of(files)
+        compiled = tuple(type(one)(one.engine, b"wrong", one.note) for one in kept.compiled)
+        report = () if damage == "not listed" else kept.report
+        for name, data in Engines(compiled, report, kept.versions).files().items():
+            (entry / name).write_bytes(data)
+
+    loaded = start()
+
+    assert (loaded.optimization.source, names(loaded), compiler.compiled) == ("compiled", ["native", "treelite"], 2)
+    assert start().optimization.source == "cache"
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [(b"wrong", "it answers otherwise in this process"), (b"broken", "it raised ValueError in this process")],
+)
+def test_an_engine_that_is_not_what_was_proven_is_refused(start, monkeypatch, data, why):
+    Compiler(data).install(monkeypatch)
+
+    loaded = start()
+
+    assert names(loaded) == ["native"]
+    (entry,) = loaded.optimization.report
+    assert (entry["verdict"], entry["reason"][: len(why)]) == ("refused", why)
+
+
+def test_an_engine_beyond_the_bound_of_memory_is_left_alone(start, monkeypatch):
+    compiler = Compiler(entry={**ENTRY, "memory_bytes": 10**9}).install(monkeypatch)
+
+    loaded = start()
+
+    assert (names(loaded), compiler.loaded) == (["native"], 0)
+    assert "optimize_memory_bytes" in loaded.optimization.report[0]["reason"]
+    assert loaded.optimization.reason == "no engine is both proven and faster than the library's own call"
+
+
+def test_what_the_engine_cannot_compute_the_library_does(start, monkeypatch):
+    Compiler().install(monkeypatch)
+    loaded = start()
+    inputs = loaded.model.signature.check([[13.0, 0.0, 0.0]])
+
+    form = loaded.forms.cheapest(1)
+
+    assert form.name == "treelite"
+    assert form.predict(inputs, ()).predictions.tolist() == loaded.model.predict(inputs).predictions.tolist()
+
+
+def test_a_compiler_that_fails_leaves_the_model_as_it_is(start, monkeypatch):
+    compiler = Compiler().install(monkeypatch)
+    compiler.entry = None  # it raises
+
+    loaded = start()
+
+    assert names(loaded) == ["native"]
+    assert (loaded.optimization.state, loaded.optimization.reason) == ("failed", "it raised TypeError")
+
+
+def test_without_a_cache_each_start_compiles(start, monkeypatch, tmp_path):
+    compiler = Compiler().install(monkeypatch)
+    (tmp_path / "file").write_bytes(b"")
+
+    loaded = [start(cache_dir=tmp_path / "file") for _ in range(2)]
+
+    assert [one.optimization.source for one in loaded] == ["compiled", "compiled"]
+    assert compiler.compiled == 2
+
+
+def test_off_does_nothing(start, monkeypatch):
+    compiler = Compiler().install(monkeypatch)
+
+    loaded = start(optimize="off")
+
+    assert (loaded.optimization.state, loaded.optimization.reason) == ("off", "optimize = off")
+    assert (names(loaded), compiler.compiled) == (["native"], 0)
+
+
+def test_require_compiles_before_it_serves_and_fails_with_the_reasons(start, forest_file, monkeypatch):
+    Compiler().install(monkeypatch)
+    assert names(start(optimize="require")) == ["native", "treelite"]
+
+    Compiler(engines=0, entry={**ENTRY, "verdict": "refused", "reason": "3 labels differ"}).install(monkeypatch)
+    with pytest.raises(ArtifactError, match=r"forest_v1\.joblib has no compiled engine.*treelite: 3 labels differ"):
+        start(optimize="require", optimize_timeout_s=77)
+    with pytest.raises(ArtifactError, match="more than optimize_memory_bytes"):
+        start(optimize="require", optimize_memory_bytes=10)
+
+
+def test_a_model_with_a_runtime_of_its_own_is_not_compiled(models, tmp_path, start):
+    (tmp_path / "own.py").write_text(
+        "class Model:\n    example = {'x': 1.0}\n    def predict(self, rows):\n        return [1] * len(rows)\n"
+    )
+    policy = TrustPolicy(code_path=(tmp_path,))
+
+    loaded = start(tmp_path / "own.py", policy=policy)
+
+    assert (loaded.optimization.state, names(loaded)) == ("off", ["native"])
+    assert "its own runtime" in loaded.optimization.reason
+    with pytest.raises(ArtifactError, match="no compiled engine"):
+        start(tmp_path / "own.py", policy=policy, optimize="require")
+
+
+def test_a_live_estimator_is_compiled_from_its_pickle(monkeypatch, tmp_path):
+    compiler = Compiler().install(monkeypatch)
+    verifier = Here(TrustPolicy("data"))  # a policy for files says nothing of what is live here already
+    lifecycle = Lifecycle(Catalog(), None, verifier, optimizer=Optimizer(Settings(cache_dir=tmp_path), verifier, None))
+    X = np.random.default_rng(0).normal(size=(40, 3))
+
+    loaded = lifecycle.adopt(RandomForestClassifier(20).fit(X, X[:, 0] > 0), name="live", version=None)
+    lifecycle.optimize()
+    finish()
+
+    assert (names(loaded), compiler.compiled) == (["native", "treelite"], 1)
+
+
+def test_a_live_estimator_that_cannot_be_pickled_serves_natively(tmp_path):
+    class Local(LogisticRegression):
+        pass
+
+    optimizer = Optimizer(Settings(cache_dir=tmp_path), Here(), None)
+    lifecycle = Lifecycle(Catalog(), None, Here(), optimizer=optimizer)
+
+    loaded = lifecycle.adopt(Local().fit([[0.0], [1.0]], [0, 1]), name="live", version=None)
+    lifecycle.optimize()
+
+    assert loaded.optimization.state == "off"
+    assert "cannot be pickled" in loaded.optimization.reason
+
+
+@pytest.mark.anyio
+async def test_a_reload_compiles_the_new_version(tmp_path, monkeypatch, forest_file):
+    import asyncio
+
+    async def off_loop(call):
+        return await asyncio.to_thread(call)
+
+    compiler = Compiler().install(monkeypatch)
+    path = tmp_path / "m_v1.joblib"
+
+    def prepare():
+        path.write_bytes(forest_file.read_bytes())
+        lifecycle = Lifecycle(Catalog(), path, Here(), optimizer=Optimizer(Settings(cache_dir=tmp_path), Here(), path))
+        lifecycle.start()
+        X = np.random.default_rng(1).normal(size=(40, 2))
+        joblib.dump(RandomForestClassifier(20).fit(X, X[:, 0] > 0), path)
+        return lifecycle
+
+    lifecycle = await asyncio.to_thread(prepare)
+    loaded, _ = await lifecycle.reload(off_loop)
+    await asyncio.to_thread(finish)
+
+    assert (names(loaded), compiler.compiled) == (["native", "treelite"], 1)
+    with pytest.raises(ConflictError):
+        await Lifecycle(Catalog(), None).reload(off_loop)
+
+
+def test_the_form_that_is_never_the_fastest_is_not_kept(start, monkeypatch):
+    class Slow(Compiler):
+        def load_compiled(self, compiled, model):
+            return lambda inputs, asked: (model.predict(inputs), model.predict(inputs))[1]
+
+    Slow().install(monkeypatch)
+
+    loaded = start()
+
+    assert names(loaded) == ["native"]
+    assert loaded.optimization.state == "done"
+    assert "faster" in loaded.optimization.reason
