@@ -24,7 +24,7 @@ from fitserve.engine.batcher import Batcher
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor, usable_cpus
 from fitserve.errors import FitserveError, ModelNotReadyError, SettingsError
-from fitserve.observe.logs import Access, AccessLog, choose_format
+from fitserve.observe.logs import AccessLog, choose_format
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
 from fitserve.protocols.base import Handler, Protocol, Services, caught
@@ -37,7 +37,7 @@ from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
 from fitserve.store.catalog import Catalog
 from fitserve.store.lifecycle import Lifecycle
-from fitserve.store.takeover import Optimizer
+from fitserve.store.loading import adopt_model
 from fitserve.store.verify import verifier_of
 from fitserve.store.watcher import changes
 
@@ -48,10 +48,6 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("fitserve")
-
-CLIENT_CLOSED = 499
-"""What the access line says of a client that left before it was answered, as nginx does."""
-
 
 def create_app(
     model: str | PathLike[str] | object | None = None,
@@ -84,7 +80,7 @@ def create_app(
         app.services.lifecycle.start()
         return app
     app = FitserveApp(settings, None)
-    app.services.lifecycle.adopt(model, name=name, version=version)
+    app.services.catalog.switch(adopt_model(model, name=name, version=version))
     return app
 
 
@@ -127,7 +123,6 @@ class FitserveApp(FastAPI):
         self._is_watching = is_watching
         self._is_folder = model_path is not None and model_path.is_dir()
         self._openapi_key: Any = None
-        self._is_serving = False
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
         super().__init__(
             title="fitserve",
@@ -172,8 +167,6 @@ class FitserveApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens: no exception reaches the server below."""
         if scope["type"] == "http":
-            if not self._is_serving:  # nobody runs the lifespan of a mounted application
-                self._begin_to_serve()
             await self._exchange(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -208,16 +201,10 @@ class FitserveApp(FastAPI):
 
     def _observe(self, exchange: Exchange) -> None:
         """Tell of an exchange that has ended, whichever way it went."""
+        if exchange.status == 0:
+            exchange.end(0)
         if self.access_log.is_enabled:
-            access = Access(
-                method=exchange.method,
-                path=exchange.path,
-                status=exchange.status or CLIENT_CLOSED,
-                duration_ms=exchange.elapsed_ms,
-                request_id=exchange.request_id,
-                model_version=exchange.model_version,
-            )
-            self.access_log.write(access, asyncio.get_running_loop())
+            self.access_log.write(exchange)
 
     @property
     def short_way(self) -> ShortWay | None:
@@ -248,7 +235,6 @@ class FitserveApp(FastAPI):
 
         if self._is_standalone:
             self._settle_in()
-        self._begin_to_serve()
         messages = [first]
 
         async def receive_again() -> Message:
@@ -268,11 +254,6 @@ class FitserveApp(FastAPI):
             if self._is_standalone:
                 logger.info("process %d has stopped", os.getpid())
             self.access_log.flush()
-
-    def _begin_to_serve(self) -> None:
-        """What starts threads, and so must not happen before a fork: in the process that answers requests."""
-        self._is_serving = True
-        self.services.lifecycle.optimize()
 
     def _settle_in(self) -> None:
         """What only a process of our own may do: reload on SIGHUP, spare the collector what stays, tell the log."""
@@ -331,18 +312,11 @@ class FitserveApp(FastAPI):
 
 def _services(settings: Settings, model_path: Path | None, passed: Mapping[str, Mapping[str, Any]]) -> Services:
     catalog = Catalog()
-    verifier = verifier_of(settings, passed)
     executor = Executor(settings.inference_threads or usable_cpus())
     return Services(
         settings=settings,
         catalog=catalog,
-        lifecycle=Lifecycle(
-            catalog,
-            model_path,
-            verifier,
-            is_one_of_several=_is_one_of_several(),
-            optimizer=Optimizer(settings, verifier, model_path),
-        ),
+        lifecycle=Lifecycle(catalog, model_path, verifier_of(settings, passed), is_one_of_several=_is_one_of_several()),
         engine=Engine(
             catalog,
             Batcher(executor),

@@ -7,22 +7,35 @@ import io
 import json
 import logging
 import sys
+from typing import NamedTuple
 
 import pytest
 
 from fitserve.app import FitserveApp
-from fitserve.observe.logs import FLUSH_LINES, Access, AccessLog, ConsoleFormatter, JsonFormatter, choose_format
+from fitserve.observe.logs import FLUSH_LINES, AccessLog, ConsoleFormatter, JsonFormatter, choose_format
 from fitserve.settings import Settings
 
 pytestmark = pytest.mark.anyio
 
-LINE = Access("POST", "/predict", 200, 1.23456, "id-1", "1.2.3")
+
+class Ended(NamedTuple):
+    """An exchange that has ended."""
+
+    method: str
+    path: str
+    status: int
+    took_ms: float
+    request_id: str
+    model_version: str
+
+
+LINE = Ended("POST", "/predict", 200, 1.23456, "id-1", "1.2.3")
 
 
 async def test_a_json_line_has_the_six_facts():
     stream = io.StringIO()
     log = AccessLog("json", stream, is_enabled=True)
-    log.write(LINE, asyncio.get_running_loop())
+    log.write(LINE)
     log.flush()
 
     line = json.loads(stream.getvalue())
@@ -44,7 +57,7 @@ async def test_a_json_line_has_the_six_facts():
 async def test_a_path_forges_no_line_and_stays_short(log_format):
     stream = io.StringIO()
     log = AccessLog(log_format, stream, is_enabled=True)
-    log.write(LINE._replace(path="/a\r\n\x1b[31m200 GET /forged \udcff" + "x" * 10_000), asyncio.get_running_loop())
+    log.write(LINE._replace(path="/a\r\n\x1b[31m200 GET /forged \udcff" + "x" * 10_000))
     log.flush()
 
     assert stream.getvalue().count("\n") == 1
@@ -55,14 +68,13 @@ async def test_a_path_forges_no_line_and_stays_short(log_format):
 async def test_lines_are_written_when_there_are_many_or_after_a_while():
     stream = io.StringIO()
     log = AccessLog("json", stream, is_enabled=True)
-    loop = asyncio.get_running_loop()
     for _ in range(FLUSH_LINES - 1):
-        log.write(LINE, loop)
+        log.write(LINE)
     assert stream.getvalue() == ""
-    log.write(LINE, loop)
+    log.write(LINE)
     assert stream.getvalue().count("\n") == FLUSH_LINES
 
-    log.write(LINE, loop)
+    log.write(LINE)
     while stream.getvalue().count("\n") == FLUSH_LINES:  # the timer writes it
         await asyncio.sleep(0)
 
@@ -71,7 +83,7 @@ async def test_a_closed_stream_costs_the_lines_only():
     stream = io.StringIO()
     log = AccessLog("json", stream, is_enabled=True)
     stream.close()
-    log.write(LINE, asyncio.get_running_loop())
+    log.write(LINE)
 
     log.flush()
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fitserve.engine.gather import Gather, RowJob
 from fitserve.engine.job import Job
 from fitserve.errors import ModelFailedError
 from fitserve.signature import count_rows
@@ -26,6 +27,7 @@ class Engine:
         self._catalog = catalog
         self._batcher = batcher
         self._is_nonfinite_error = is_nonfinite_error
+        self._gather = Gather(batcher, self.outputs)
 
     def lease(self, ref: ModelRef) -> LoadedModel:
         """Return the version to ask, to be held until its reply is written. Raises as :meth:`Catalog.lease`."""
@@ -60,6 +62,16 @@ class Engine:
         self._batcher.submit(job)
         return job
 
+    def begin_row(self, lease: LoadedModel, row: object, on_done: Callable[[RowJob], None]) -> RowJob:
+        """Submit one row, to be checked and computed with what else comes in this turn of the event loop.
+
+        Never raises: what is wrong with the row is told by :meth:`outputs`. Where the job was computed in
+        a table, these are the outputs of the whole table.
+        """
+        job = RowJob(lease, row, on_done)
+        self._gather.add(job)
+        return job
+
     def outputs(self, job: Job) -> Outputs:
         """Return what the model gave for a job that is done, checked.
 
@@ -72,6 +84,8 @@ class Engine:
             raise job.error
         outputs = job.outputs
         assert outputs is not None  # it is done
+        if isinstance(job, RowJob) and job.table is not job:  # the table has been looked at
+            return outputs
         self._check(outputs, job.n_rows, job.extras)
         job.lease.trial.has_answered = True
         return outputs

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ class Job:
         error: why there are no outputs.
         is_cached: whether every row came from the cache; None where there is none.
         is_cancelled: nobody waits for it any more.
+        values: what a protocol has made of the outputs, kept for all rows of a table.
         submitted_s: when it came to the engine,
         started_s: when the model was called for it,
         ended_s: and when it returned, all by ``time.perf_counter``.
@@ -34,7 +35,7 @@ class Job:
 
     __slots__ = (
         "deadline_s", "ended_s", "error", "extras", "inputs", "is_cached", "is_cancelled", "lease", "n_rows",
-        "on_cancel", "on_done", "outputs", "started_s", "submitted_s",
+        "on_cancel", "on_done", "outputs", "started_s", "submitted_s", "values",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +58,7 @@ class Job:
         self.error: BaseException | None = None
         self.is_cached: bool | None = None
         self.is_cancelled = False
+        self.values: Any = None
         self.submitted_s = self.started_s = self.ended_s = 0.0
 
     def cancel(self) -> None:

@@ -5,6 +5,7 @@ A line never holds a feature value, a header or a query string.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import logging
@@ -12,14 +13,13 @@ import sys
 import time
 import warnings
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TextIO
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TextIO
 
 import orjson
 
 from fitserve.errors import clip
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable
 
 LogFormat = Literal["json", "console"]
@@ -108,15 +108,19 @@ def printable(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-class Access(NamedTuple):
-    """What is told of one request."""
+class Access(Protocol):
+    """What is told of one request: an exchange has it."""
 
     method: str
     path: str
     status: int
-    duration_ms: float
+    took_ms: float
     request_id: str
     model_version: str
+
+
+CLIENT_CLOSED = 499
+"""What is told of a client that left before it was answered, as nginx does."""
 
 
 class AccessLog:
@@ -129,13 +133,13 @@ class AccessLog:
         self._timer: asyncio.TimerHandle | None = None
         self.is_enabled = is_enabled
 
-    def write(self, access: Access, loop: asyncio.AbstractEventLoop) -> None:
-        """Take the line of one request."""
+    def write(self, access: Access) -> None:
+        """Take the line of one request. On the event loop."""
         self._lines.append(self._line(access))
         if len(self._lines) >= FLUSH_LINES:
             self.flush()
         elif self._timer is None:
-            self._timer = loop.call_later(FLUSH_AFTER_S, self.flush)
+            self._timer = asyncio.get_running_loop().call_later(FLUSH_AFTER_S, self.flush)
 
     def flush(self) -> None:
         """Write what has been taken. A stream that is gone costs its lines, not the server."""
@@ -152,10 +156,11 @@ class AccessLog:
 def _json_line(access: Access) -> str:
     # A version and a request id are of characters that JSON takes as they are.
     now_s = time.time()
+    what = _what(access.method, access.path, access.status or CLIENT_CLOSED)
     return (
         f'{{"time":"{_second(int(now_s))}.{int(now_s % 1 * 1e6):06d}+00:00","level":"info",'
-        f'"logger":"fitserve.access","message":"request",{_what(access.method, access.path, access.status)},'
-        f'"duration_ms":{access.duration_ms:.3f},"request_id":"{access.request_id}",'
+        f'"logger":"fitserve.access","message":"request",{what},'
+        f'"duration_ms":{access.took_ms:.3f},"request_id":"{access.request_id}",'
         f'"model_version":"{access.model_version}"}}\n'
     )
 
@@ -176,6 +181,6 @@ def _console_line(access: Access) -> str:
     time = datetime.now().astimezone().strftime("%H:%M:%S")
     path = printable(clip(access.path, LONGEST_PATH))
     return (
-        f"{time} {access.status} {access.method} {path} {access.duration_ms:.1f} ms, "
+        f"{time} {access.status or CLIENT_CLOSED} {access.method} {path} {access.took_ms:.1f} ms, "
         f"version {access.model_version} [{access.request_id}]\n"
     )

@@ -59,9 +59,12 @@ class Exchange:
             lease says which it is. It is written into the header and the access line.
         model_name: the same of its name.
         status: of the reply, 0 until it is sent.
+        took_ms: milliseconds from the request to its reply.
     """
 
-    __slots__ = ("headers", "method", "model_name", "model_version", "path", "request_id", "started_s", "status")
+    __slots__ = (
+        "headers", "method", "model_name", "model_version", "path", "request_id", "started_s", "status", "took_ms",
+    )  # fmt: skip
 
     def __init__(
         self, method: str, path: str, headers: Mapping[bytes, bytes], model: tuple[str, str] = ("", NO_VERSION)
@@ -72,6 +75,7 @@ class Exchange:
         self.headers = headers
         self.model_name, self.model_version = model
         self.status = 0
+        self.took_ms = 0.0
         given = headers.get(b"x-request-id")
         self.request_id = given.decode() if given and _REQUEST_ID.fullmatch(given) else f"{_id_prefix}-{next(_ids):x}"
 
@@ -84,6 +88,11 @@ class Exchange:
     def elapsed_ms(self) -> float:
         """Milliseconds since the request came, by the monotonic clock."""
         return (time.perf_counter() - self.started_s) * 1000
+
+    def end(self, status: int) -> None:
+        """Note that the reply is sent now, with its status; 0 if the client has gone."""
+        self.status = status
+        self.took_ms = (time.perf_counter() - self.started_s) * 1000
 
     def header(self, name: bytes) -> bytes | None:
         """The value of a request header, its name in lower case; the last if it came twice."""
@@ -128,10 +137,10 @@ class AsgiExchange(Exchange):
     async def send(self, message: Message) -> None:
         """Pass an ASGI message on, giving the reply the headers that all have."""
         if message["type"] == "http.response.start":
-            self.status = message["status"]
+            self.end(message["status"])
             message["headers"] = [
                 *message.get("headers", ()),
-                (b"x-process-time", b"%.3f" % self.elapsed_ms),
+                (b"x-process-time", b"%.3f" % self.took_ms),
                 (b"x-model-version", self.model_version.encode("latin-1")),
                 (b"x-request-id", self.request_id.encode("latin-1")),
             ]

@@ -33,8 +33,9 @@ def require_json(origins: tuple[str, ...], exchange: Exchange) -> None:
     Raises:
         UnsupportedMediaTypeError: it is no JSON in UTF-8, it is compressed, or a page of another site may not send it.
     """
-    content_type = exchange.header(b"content-type")
-    if content_type != b"application/json" or exchange.header(b"content-encoding"):
+    headers = exchange.headers
+    content_type = headers.get(b"content-type")
+    if content_type != b"application/json" or b"content-encoding" in headers:
         _check_media_type(exchange, content_type or b"", origins)
 
 

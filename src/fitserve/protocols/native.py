@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from fitserve.errors import InputIssue, InvalidInputError, clip, did_you_mean
-from fitserve.protocols import answers, native_operations
+from fitserve.protocols import native_operations
+from fitserve.protocols.answers import asked_outputs, values_of
 from fitserve.protocols.base import Inference, Protocol, Route, waits_for
 from fitserve.protocols.exchange import Reply
-from fitserve.protocols.json_body import decode_json, plain, require_json
+from fitserve.protocols.json_body import decode_json, require_json
 from fitserve.protocols.problems import problem
 from fitserve.signature import count, count_rows, describe
 from fitserve.store.describe import describe_model
@@ -21,7 +22,9 @@ from fitserve.types import ModelRef
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fitserve.engine.gather import RowJob
     from fitserve.engine.job import Job
+    from fitserve.protocols.answers import Values
     from fitserve.protocols.base import Operation, Services
     from fitserve.protocols.exchange import Exchange
     from fitserve.signature import OutputName, Signature
@@ -52,7 +55,10 @@ def _begin_one(services: Services, exchange: Exchange, body: bytes, done: Callab
     """Predict one row, given as a list, as an object by name, or as a list of name and value."""
     features, ref, names = _members(decode_json(body), "features")
     answer = _Answer(services, exchange, ref, names, done)
-    return services.engine.begin(answer.lease, [_by_name(features)], answer.asked or (), None, answer.finish_one)
+    row = _by_name(features)
+    if not answer.asked:
+        return services.engine.begin_row(answer.lease, row, answer.finish_row)
+    return services.engine.begin(answer.lease, [row], answer.asked, None, answer.finish_one)
 
 
 def _begin_batch(services: Services, exchange: Exchange, body: bytes, done: Callable[[Reply], None]) -> Job:
@@ -83,8 +89,21 @@ class _Answer:
         self._exchange = exchange
         self._done = done
 
+    def finish_row(self, job: RowJob) -> None:
+        """Reply to a request for one row, which may have been computed in a table."""
+        services, table = self._services, job.table
+        try:
+            outputs = services.engine.outputs(job)
+            values: Values | None = table.values
+            if values is None:  # the first of its rows
+                values = table.values = values_of(self.lease.model.signature, outputs)
+            reply = Reply(orjson.dumps(self._body(values, job.index)))
+        except BaseException as exc:  # noqa: BLE001 - whatever the model made of it
+            reply = problem(exc, self._exchange, is_debug=services.settings.debug)
+        self._done(reply)
+
     def finish_one(self, job: Job) -> None:
-        """Reply to a request for one row."""
+        """Reply to a request for one row with outputs besides."""
         self._finish(job, self._one)
 
     def finish_batch(self, job: Job) -> None:
@@ -92,49 +111,46 @@ class _Answer:
         self._finish(job, self._batch)
 
     def _finish(self, job: Job, body_of: Callable[[Outputs], dict[str, Any]]) -> None:
-        services, exchange = self._services, self._exchange
+        services = self._services
         try:
             reply = Reply(orjson.dumps(body_of(services.engine.outputs(job))))
         except BaseException as exc:  # noqa: BLE001 - whatever the model made of it
-            reply = problem(exc, exchange, is_debug=services.settings.debug)
+            reply = problem(exc, self._exchange, is_debug=services.settings.debug)
         self._done(reply)
 
     def _one(self, outputs: Outputs) -> dict[str, Any]:
-        signature, exchange = self.lease.model.signature, self._exchange
-        predictions = plain(outputs.predictions)
-        label = predictions[0]
-        by_class = answers.probabilities(signature, outputs)
+        assert self.asked is not None  # else it would be a row
+        signature = self.lease.model.signature
+        values = values_of(signature, outputs)
+        found = asked_outputs(signature, outputs, values, self.asked)
+        return {**self._body(values, 0), "outputs": {name: values[0] for name, values in found.items()}}
+
+    def _body(self, values: Values, index: int) -> dict[str, Any]:
         body: dict[str, Any] = {
-            "prediction": label,
-            "probability": answers.probability(signature, outputs, 0, label),
-            "probabilities": by_class[0] if by_class else None,
+            "prediction": values.predictions[index],
+            "probability": None if values.probability is None else values.probability[index],
+            "probabilities": None if values.by_class is None else values.by_class[index],
             "model_version": self.lease.version,
-            "latency_ms": round(exchange.elapsed_ms, 3),
+            "latency_ms": round(self._exchange.elapsed_ms, 3),
             "timestamp": datetime.now(UTC),
         }
         if self.asked is not None:
-            found = answers.asked_outputs(signature, outputs, predictions, self.asked)
-            body["outputs"] = {name: values[0] for name, values in found.items()}
+            body["outputs"] = {}
         return body
 
     def _batch(self, outputs: Outputs) -> dict[str, Any]:
-        signature, exchange = self.lease.model.signature, self._exchange
-        predictions = plain(outputs.predictions)
-        probabilities = None
-        if outputs.probabilities is not None:
-            probabilities = [
-                answers.probability(signature, outputs, row, label) for row, label in enumerate(predictions)
-            ]
+        signature = self.lease.model.signature
+        values = values_of(signature, outputs)
         body: dict[str, Any] = {
-            "predictions": predictions,
-            "probabilities": probabilities,
+            "predictions": values.predictions,
+            "probabilities": values.probability,
             "model_version": self.lease.version,
-            "latency_ms": round(exchange.elapsed_ms, 3),
-            "count": len(predictions),
+            "latency_ms": round(self._exchange.elapsed_ms, 3),
+            "count": len(values.predictions),
             "timestamp": datetime.now(UTC),
         }
         if self.asked is not None:
-            body["outputs"] = answers.asked_outputs(signature, outputs, predictions, self.asked)
+            body["outputs"] = asked_outputs(signature, outputs, values, self.asked)
         return body
 
 

@@ -46,8 +46,8 @@ class HttpProtocol(HttpToolsProtocol):
         self._held = bytearray()  # what came behind it
         self._is_ending = False
         self._idle_since_s = 0.0
-        self._date_of: Any = None
-        self._date = b""
+        self._common_of: Any = None
+        self._common = b""  # the headers that uvicorn gives to every reply
 
     # ── what comes ──────────────────────────────────────────────────────────────────
 
@@ -112,8 +112,8 @@ class HttpProtocol(HttpToolsProtocol):
         """Write the reply, and go on with what came meanwhile."""
         exchange, self._exchange, self._job = self._exchange, None, None
         assert exchange is not None and self._short is not None  # noqa: PT018 - one is under way
-        exchange.status = reply.status
-        self.transport.write(self._head_of(exchange, reply) + reply.body)
+        exchange.end(reply.status)
+        self.transport.write(self._bytes_of(exchange, reply))
         self.server_state.total_requests += 1
         self._short.observe(exchange)
         if self._is_ending:
@@ -123,21 +123,27 @@ class HttpProtocol(HttpToolsProtocol):
         else:
             self._note_idle()
 
-    def _head_of(self, exchange: Exchange, reply: Reply) -> bytes:
-        """The head as uvicorn writes it."""
+    def _bytes_of(self, exchange: Exchange, reply: Reply) -> bytes:
+        """The whole reply as uvicorn writes it."""
+        body, status, media_type, more = reply
         common = self.server_state.default_headers
-        if common is not self._date_of:  # a new list each second
-            self._date_of, self._date = common, b"".join(b"%b: %b\r\n" % pair for pair in common)
-        status = _OK if reply.status == 200 else _status_line(reply.status)  # noqa: PLR2004
-        more = b"".join(b"%b: %b\r\n" % pair for pair in reply.headers) if reply.headers else b""
+        if common is not self._common_of:  # a new list each second
+            self._common_of, self._common = common, b"".join(b"%b: %b\r\n" % pair for pair in common)
         return (
             b"%b%bcontent-type: %b\r\ncontent-length: %d\r\n%b"
-            b"x-process-time: %.3f\r\nx-model-version: %b\r\nx-request-id: %b\r\n%b\r\n"
+            b"x-process-time: %.3f\r\nx-model-version: %b\r\nx-request-id: %b\r\n%b\r\n%b"
         ) % (
-            status, self._date, reply.media_type, len(reply.body), more,
-            exchange.elapsed_ms, exchange.model_version.encode("latin-1"), exchange.request_id.encode("latin-1"),
+            _OK if status == 200 else _status_line(status),  # noqa: PLR2004
+            self._common,
+            media_type,
+            len(body),
+            b"".join([b"%b: %b\r\n" % pair for pair in more]) if more else b"",
+            exchange.took_ms,
+            exchange.model_version.encode("latin-1"),
+            exchange.request_id.encode("latin-1"),
             b"connection: close\r\n" if self._is_ending else b"",
-        )  # fmt: skip
+            body,
+        )
 
     def _go_on(self) -> None:
         """Take up what was held. Not within :meth:`_reply`: a client may send a thousand requests at once."""

@@ -1,0 +1,122 @@
+"""Single rows that came in one turn of the event loop, checked and computed as one table.
+
+What a request of one row costs is mostly what a call costs, whatever it is a call of: of the check, of NumPy, of
+the model. Thirty rows in one table cost little more than one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from fitserve.engine.job import Job
+from fitserve.errors import InvalidInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fitserve.engine.batcher import Batcher
+    from fitserve.signature import Inputs
+    from fitserve.store.catalog import LoadedModel
+
+MOST_ROWS = 64
+"""A table of more is divided: all of its requests wait for its last row."""
+
+
+class RowJob(Job):
+    """A job of one row, which may be computed in a table with others.
+
+    Attributes:
+        row: as it came.
+        index: which row of ``table`` is its own,
+        table: the job of the whole table, whose outputs it shares; itself where it was computed alone.
+    """
+
+    __slots__ = ("index", "row", "table")
+
+    def __init__(self, lease: LoadedModel, row: object, on_done: Callable[[Any], None]) -> None:
+        super().__init__(lease, {}, 1, (), None, on_done)  # its inputs come from the check
+        self.row = row
+        self.index = 0
+        self.table: Job = self
+
+
+class Gather:
+    """Makes tables of rows, for a batcher. Used from one event loop.
+
+    Args:
+        batcher: computes them.
+        accept: is told of a table that was computed; raises where its outputs are no answer.
+    """
+
+    def __init__(self, batcher: Batcher, accept: Callable[[Job], object]) -> None:
+        self._batcher = batcher
+        self._accept = accept
+        self._waiting: list[RowJob] = []
+
+    def add(self, job: RowJob) -> None:
+        """Take a row, to be submitted at the end of this turn of the loop. Never raises."""
+        if not self._waiting:
+            asyncio.get_running_loop().call_soon(self._submit)
+        self._waiting.append(job)
+
+    def _submit(self) -> None:
+        jobs, self._waiting = self._waiting, []
+        while jobs:
+            lease = jobs[0].lease
+            mine: list[RowJob] = []
+            others: list[RowJob] = []
+            for job in jobs:
+                (mine if job.lease is lease else others).append(job)
+            for first in range(0, len(mine), MOST_ROWS):
+                self._submit_table(lease, mine[first : first + MOST_ROWS])
+            jobs = others
+
+    def _submit_table(self, lease: LoadedModel, jobs: list[RowJob]) -> None:
+        jobs = [job for job in jobs if not job.is_cancelled]
+        inputs = _checked(lease, [job.row for job in jobs]) if len(jobs) > 1 and lease.trial.is_row_wise else None
+        if inputs is None:
+            for job in jobs:
+                self._submit_alone(job)
+        else:
+            self._batcher.submit(Job(lease, inputs, len(jobs), (), None, lambda table: self._divide(table, jobs)))
+
+    def _submit_alone(self, job: RowJob) -> None:
+        try:
+            job.inputs = job.lease.model.signature.check([job.row], first_row=None)
+        except InvalidInputError as exc:
+            job.error = exc
+            job.on_done(job)
+        else:
+            self._batcher.submit(job)
+
+    def _divide(self, table: Job, jobs: list[RowJob]) -> None:
+        """Give each row its part; where the table failed, let each be computed alone: it may be a neighbour's fault."""
+        try:
+            self._accept(table)
+        except Exception:  # noqa: BLE001 - a job that is at fault itself meets it again
+            for job in jobs:
+                if not job.is_cancelled:
+                    self._submit_alone(job)
+            return
+        for index, job in enumerate(jobs):
+            if not job.is_cancelled:
+                job.index, job.table = index, table
+                job.outputs = table.outputs
+                job.on_done(job)
+
+
+def _checked(lease: LoadedModel, rows: list[object]) -> Inputs | None:
+    """The rows as one table; None where one of them does not fit, or would be another row in company.
+
+    Libraries make of a column of objects what all of its values can be.
+    """
+    try:
+        inputs = lease.model.signature.check(rows)
+    except InvalidInputError:
+        return None
+    if isinstance(inputs, dict):
+        for column in inputs.values():
+            if column.dtype == object and len(set(map(type, column.tolist()))) > 1:
+                return None
+    return inputs

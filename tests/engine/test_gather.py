@@ -1,0 +1,123 @@
+"""Rows that come together are checked and computed as one table, and none is harmed by another."""
+
+from __future__ import annotations
+
+import asyncio
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.compose import make_column_transformer
+from sklearn.datasets import load_iris
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import OneHotEncoder, StandardScaler
+
+pytestmark = pytest.mark.anyio
+
+X, Y = load_iris(return_X_y=True)
+
+
+async def together(client, bodies):
+    """The replies to requests that come in one turn of the loop."""
+    return await asyncio.gather(*(client.post("/predict", json=body) for body in bodies))
+
+
+def answers(replies):
+    assert {reply.status_code for reply in replies} == {200}
+    return [(body["prediction"], body["probabilities"]) for body in (reply.json() for reply in replies)]
+
+
+@pytest.fixture
+def tables(monkeypatch):
+    """How many rows each call of the batcher had."""
+    from fitserve.engine.batcher import Batcher
+
+    seen, submit = [], Batcher.submit
+
+    def note(self, job):
+        seen.append(job.n_rows)
+        submit(self, job)
+
+    monkeypatch.setattr(Batcher, "submit", note)
+    return seen
+
+
+async def test_rows_that_come_together_are_one_table_and_each_gets_its_own_answer(make_app, client_of, tables):
+    app = make_app()
+    async with client_of(app) as client:
+        alone = [answers([await client.post("/predict", json={"features": list(row)})])[0] for row in X[::10]]
+        tables.clear()
+        assert answers(await together(client, [{"features": list(row)} for row in X[::10]])) == alone
+    assert tables == [len(alone)]
+
+
+async def test_a_wrong_row_is_refused_alone(make_app, client_of):
+    bodies = [{"features": list(row)} for row in X[:5]]
+    bodies[2] = {"features": [1.0, "two", 3.0, 4.0]}
+    async with client_of(make_app()) as client:
+        replies = await together(client, bodies)
+    assert [reply.status_code for reply in replies] == [200, 200, 422, 200, 200]
+    assert replies[2].json()["errors"][0] | {"hint": None} == {
+        "row": None, "column": "x1", "wanted": "a finite number", "came": "a string", "hint": None,
+    }  # fmt: skip
+
+
+class Moody(LogisticRegression):
+    """Fails on a row that it does not like, and all that come with it."""
+
+    def predict_proba(self, X):
+        if (np.asarray(X)[:, 0] == 13).any():
+            raise RuntimeError
+        return super().predict_proba(X)
+
+
+async def test_a_row_on_which_the_model_fails_fails_alone(make_app, client_of, caplog):
+    bodies = [{"features": list(row)} for row in X[:6]]
+    bodies[3]["features"][0] = 13
+    async with client_of(make_app(Moody(max_iter=1000).fit(X, Y))) as client:
+        replies = await together(client, bodies)
+    assert [reply.status_code for reply in replies] == [200, 200, 200, 500, 200, 200]
+
+
+async def test_a_row_that_gives_nan_fails_alone_where_nan_is_an_error(make_app, client_of, caplog):
+    class Logarithm:
+        n_features_in_ = 1
+
+        def predict(self, X):
+            with np.errstate(all="ignore"):
+                return np.log(np.asarray(X)[:, 0])
+
+    app = make_app(Logarithm(), nonfinite="error")
+    async with client_of(app) as client:
+        replies = await together(client, [{"features": [value]} for value in (1.0, -1.0, 2.0)])
+    assert [reply.status_code for reply in replies] == [200, 500, 200]
+
+
+async def test_rows_of_several_forms_and_of_mixed_columns_are_answered_as_alone(make_app, client_of):
+    table = pd.DataFrame({"age": [1.0, 2.0, 3.0, 4.0] * 5, "city": ["a", "b", "c", "a"] * 5})
+    model = make_pipeline(
+        make_column_transformer((StandardScaler(), ["age"]), (OneHotEncoder(handle_unknown="ignore"), ["city"])),
+        LogisticRegression(),
+    ).fit(table, [0, 1, 0, 1] * 5)
+    bodies = [
+        {"features": {"age": 2.5, "city": "a"}},
+        {"features": {"city": "z", "age": 1}},
+        {"features": [3.5, "b"]},
+        {"features": [{"name": "age", "value": 9}, {"name": "city", "value": "c"}]},
+    ]
+    async with client_of(make_app(model)) as client:
+        alone = [answers([await client.post("/predict", json=body)])[0] for body in bodies]
+        assert answers(await together(client, bodies)) == alone
+
+
+async def test_who_has_gone_costs_nobody_else_an_answer(make_app, client_of):
+    app = make_app()
+    engine, done = app.services.engine, []
+    lease = app.services.catalog.current
+    jobs = [engine.begin_row(lease, row.tolist(), done.append) for row in X[:4]]
+    jobs[1].cancel()
+    while len(done) < 3:
+        await asyncio.sleep(0)
+    assert done == [jobs[0], jobs[2], jobs[3]]
+    assert [int(engine.outputs(job).predictions[job.index]) for job in done] == [0, 0, 0]
