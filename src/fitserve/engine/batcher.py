@@ -245,7 +245,8 @@ class Batcher:
             del self._lanes[lane.key]
 
     def _begin(self, lane: Lane) -> None:
-        batch = lane.take(self._policy.full_rows(_cost_of(lane)))
+        n_free = self._executor.n_threads - self._n_running
+        batch = lane.take(self._policy.rows_of_call(lane, _cost_of(lane), n_free))
         extras, n_rows = batch[0].extras, _n_rows(batch)
         form = lane.lease.forms.native if extras else lane.lease.forms.cheapest(n_rows)
         lane.n_calls += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -129,6 +130,17 @@ class BatchPolicy:
         if cost.per_row_s * self.max_rows <= FULL * cost.fixed_s:
             return self.max_rows
         return max(1, int(FULL * cost.fixed_s / cost.per_row_s))
+
+    def rows_of_call(self, lane: Lane, cost: Cost, n_free: int) -> int:
+        """The rows that the next call of a lane may take, where ``n_free`` threads are free.
+
+        Those that wait are divided among the free threads, as long as the rows of each call cost as much as the call.
+        """
+        full_rows = self.full_rows(cost)
+        if n_free < 2 or cost.per_row_s * lane.n_rows < cost.fixed_s:  # noqa: PLR2004 - the choice begins with two
+            return full_rows
+        least = math.ceil(cost.fixed_s / cost.per_row_s) if cost.per_row_s else 1
+        return min(full_rows, max(math.ceil(lane.n_rows / n_free), least))
 
     def may_begin(self, lane: Lane, cost: Cost) -> bool:
         """Whether a lane may begin a call now.
