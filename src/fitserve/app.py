@@ -24,11 +24,14 @@ from fitserve.engine.batcher import Batcher
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor, usable_cpus
 from fitserve.errors import FitserveError, ModelNotReadyError, SettingsError
-from fitserve.observe.logs import AccessLog, choose_format
+from fitserve.observe.logs import CLIENT_CLOSED, AccessLog, choose_format
+from fitserve.observe.metrics import Metrics
+from fitserve.observe.siblings import server_folder
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
 from fitserve.protocols.base import Handler, Protocol, Services, caught
 from fitserve.protocols.exchange import EXCHANGE_KEY, NO_VERSION, AsgiExchange, ClientGoneError, Exchange
+from fitserve.protocols.metrics import note_models
 from fitserve.protocols.problems import answer, problem
 from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
 from fitserve.server.heads import Heads
@@ -37,7 +40,7 @@ from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
 from fitserve.store.catalog import Catalog
 from fitserve.store.lifecycle import Lifecycle
-from fitserve.store.loading import adopt_model
+from fitserve.store.takeover import Optimizer
 from fitserve.store.verify import verifier_of
 from fitserve.store.watcher import changes
 
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger("fitserve")
+
 
 def create_app(
     model: str | PathLike[str] | object | None = None,
@@ -80,7 +84,7 @@ def create_app(
         app.services.lifecycle.start()
         return app
     app = FitserveApp(settings, None)
-    app.services.catalog.switch(adopt_model(model, name=name, version=version))
+    app.services.lifecycle.adopt(model, name=name, version=version)
     return app
 
 
@@ -101,6 +105,7 @@ class FitserveApp(FastAPI):
         is_standalone: bool = False,
         is_watching: bool = False,
         passed: Mapping[str, Mapping[str, Any]] | None = None,
+        metrics_folder: Path | None = None,
     ) -> None:
         """Build the application; the model is loaded by ``services.lifecycle.start``, or by the lifespan.
 
@@ -112,8 +117,9 @@ class FitserveApp(FastAPI):
             is_watching: reload when the file changes, as long as the lifespan runs.
             passed: reports of model files that have been tried already, as
                 :attr:`~fitserve.store.verify.Verifier.passed` has them.
+            metrics_folder: private to this process and its siblings; looked for if there are some and it is not given.
         """
-        self.services = _services(settings, model_path, passed or {})
+        self.services = _services(settings, model_path, passed or {}, metrics_folder)
         self.access_log = AccessLog(
             choose_format(settings.log_format, sys.stderr),
             sys.stderr,
@@ -123,6 +129,7 @@ class FitserveApp(FastAPI):
         self._is_watching = is_watching
         self._is_folder = model_path is not None and model_path.is_dir()
         self._openapi_key: Any = None
+        self._is_serving = False
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
         super().__init__(
             title="fitserve",
@@ -137,6 +144,7 @@ class FitserveApp(FastAPI):
             for protocol in discover(fitserve.protocols, Protocol, "PROTOCOL")
             for route in protocol.routes(self.services)
         ]
+        self._paths = frozenset(route.path for route in self._own_routes)
         self._door: dict[tuple[str, str], Handler] = {}
         for route in self._own_routes:
             methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
@@ -167,6 +175,8 @@ class FitserveApp(FastAPI):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, whatever happens: no exception reaches the server below."""
         if scope["type"] == "http":
+            if not self._is_serving:  # nobody runs the lifespan of a mounted application
+                self._begin_to_serve()
             await self._exchange(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(scope, receive, send)
@@ -180,6 +190,7 @@ class FitserveApp(FastAPI):
         scope[EXCHANGE_KEY] = exchange
         if not scope.get("root_path"):  # else it is mounted, or the server was told
             scope["root_path"] = self.services.settings.root_path
+        self.services.metrics.in_flight(1)
         try:
             await self._inner(scope, receive, exchange.send)
         except ClientGoneError:
@@ -197,14 +208,28 @@ class FitserveApp(FastAPI):
             if not exchange.is_started:
                 await exchange.reply(problem(exc, exchange, is_debug=self.services.settings.debug))
         finally:
+            self.services.metrics.in_flight(-1)
             self._observe(exchange)
 
     def _observe(self, exchange: Exchange) -> None:
         """Tell of an exchange that has ended, whichever way it went."""
         if exchange.status == 0:
             exchange.end(0)
+        self.services.metrics.request(
+            self._route(exchange),
+            exchange.status or CLIENT_CLOSED,
+            exchange.model_name,
+            exchange.model_version,
+            exchange.took_ms / 1000,
+        )
         if self.access_log.is_enabled:
             self.access_log.write(exchange)
+
+    def _route(self, exchange: Exchange) -> str:
+        """The path of the route of ours that was asked; ``other`` for all else, which may be without end."""
+        prefix = exchange.scope["root_path"] if isinstance(exchange, AsgiExchange) else self.services.settings.root_path
+        path = exchange.path.removeprefix(prefix)
+        return path if path in self._paths else "other"
 
     @property
     def short_way(self) -> ShortWay | None:
@@ -233,8 +258,10 @@ class FitserveApp(FastAPI):
             await refuse_start(exc, send)
             return
 
+        note_models(self.services)
         if self._is_standalone:
             self._settle_in()
+        self._begin_to_serve()
         messages = [first]
 
         async def receive_again() -> Message:
@@ -254,6 +281,11 @@ class FitserveApp(FastAPI):
             if self._is_standalone:
                 logger.info("process %d has stopped", os.getpid())
             self.access_log.flush()
+
+    def _begin_to_serve(self) -> None:
+        """What starts threads, and so must not happen before a fork: in the process that answers requests."""
+        self._is_serving = True
+        self.services.lifecycle.optimize()
 
     def _settle_in(self) -> None:
         """What only a process of our own may do: reload on SIGHUP, spare the collector what stays, tell the log."""
@@ -310,19 +342,32 @@ class FitserveApp(FastAPI):
         return self.openapi_schema
 
 
-def _services(settings: Settings, model_path: Path | None, passed: Mapping[str, Mapping[str, Any]]) -> Services:
+def _services(
+    settings: Settings,
+    model_path: Path | None,
+    passed: Mapping[str, Mapping[str, Any]],
+    metrics_folder: Path | None,
+) -> Services:
     catalog = Catalog()
+    verifier = verifier_of(settings, passed)
     executor = Executor(settings.inference_threads or usable_cpus())
     return Services(
         settings=settings,
         catalog=catalog,
-        lifecycle=Lifecycle(catalog, model_path, verifier_of(settings, passed), is_one_of_several=_is_one_of_several()),
+        lifecycle=Lifecycle(
+            catalog,
+            model_path,
+            verifier,
+            is_one_of_several=_is_one_of_several(),
+            optimizer=Optimizer(settings, verifier, model_path),
+        ),
         engine=Engine(
             catalog,
             Batcher(executor),
             is_nonfinite_error=settings.nonfinite == "error",
         ),
         executor=executor,
+        metrics=Metrics(lambda: metrics_folder or (server_folder(os.getppid()) if _is_one_of_several() else None)),
         started_monotonic_s=time.monotonic(),
     )
 

@@ -52,12 +52,12 @@ class Metrics:
     whatever callers send: whoever counts sees to that. A copy of the process begins at zero.
     """
 
-    def __init__(self, find_folder: Callable[[], Path | None] | None = None) -> None:
+    def __init__(self, find_folder: Callable[[], Path | None] = lambda: None) -> None:
         """Describe where to count; nothing is made before the first count.
 
         Args:
-            find_folder: gives the private folder that the processes of this server share, or None where
-                there is no safe one. Called once in each process. By default the process has no siblings.
+            find_folder: gives the private folder that the processes of this server share, or None where it
+                has one process; raises OSError where there is no such folder. Called once in each process.
         """
         self._find_folder = find_folder
         # The n-th application of a process shares with the n-th of its siblings.
@@ -95,12 +95,9 @@ class Metrics:
                 logger.debug("the metrics of other processes were not read: %s", exc)
 
     def _make_cells(self) -> Cells:
-        if self._find_folder is None:
-            return Cells()
         try:
             folder = self._find_folder()
             if folder is None:
-                self._note_alone("there is no safe place for files that they would share")
                 return Cells()
             name = process_name(self._group)
             cells = FileCells(folder, name)
@@ -233,6 +230,7 @@ class Metrics:
         Args:
             loaded: values of the labels of ``fitserve_model_info``; one that is not there is empty.
         """
+        self.open()
         names = BY_NAME["fitserve_model_info"].labels
         now = frozenset(tuple([labels.get(name, "") for name in names]) for labels in loaded)
         for labels in self._models | now:

@@ -56,18 +56,22 @@ class Snapshot(NamedTuple):
     facts: ProcessFacts | None = None
 
 
-def server_folder(pid: int) -> Path | None:
-    """The private folder of the processes that one parent starts, made if need be; None where none is safe.
+def server_folder(pid: int) -> Path:
+    """The private folder of the processes that one parent starts, made if need be.
 
     In shared memory if there is any: where a file lies on a disk, the kernel may let a process that writes
     into its map wait for the disk. Folders of servers that are gone are removed.
 
     Args:
         pid: of the parent.
+
+    Raises:
+        OSError: there is no place where one is safe.
     """
     facts = process_facts(pid)
     if facts is None:
-        return None
+        msg = f"when process {pid} started is not known"
+        raise OSError(msg)
     for place in (SHARED_MEMORY, tempfile.gettempdir()):
         folder = Path(place, f"{PREFIX}{os.geteuid()}-{pid}-{facts.started_ticks}")
         try:
@@ -78,7 +82,8 @@ def server_folder(pid: int) -> Path | None:
                 return folder
         except OSError:
             continue
-    return None
+    msg = f"neither in {SHARED_MEMORY} nor in {tempfile.gettempdir()} is there a safe place for a folder of theirs"
+    raise OSError(msg)
 
 
 def _is_private(folder: Path) -> bool:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fitserve.engine.core import Engine
     from fitserve.engine.executor import Executor
     from fitserve.engine.job import Job
+    from fitserve.observe.metrics import Metrics
     from fitserve.settings import Settings
     from fitserve.store.catalog import Catalog, LoadedModel
     from fitserve.store.lifecycle import Lifecycle
@@ -77,6 +78,7 @@ class Services:
     lifecycle: Lifecycle
     engine: Engine
     executor: Executor
+    metrics: Metrics
     started_monotonic_s: float
 
 
