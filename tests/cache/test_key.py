@@ -7,7 +7,7 @@ import struct
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fitserve.cache.key import KEY_BYTES, RowKeys
@@ -52,6 +52,7 @@ def identity(value: object) -> object:
     return (type(value), math.copysign(1, value), value) if type(value) is float else (type(value), value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(st.floats(-1e30, 1e30) | st.none(), min_size=3, max_size=3), min_size=1, max_size=5))
 def test_a_row_of_numbers_has_the_same_key_in_every_form_and_company(rows):
     names = NUMBERS.names
@@ -72,6 +73,7 @@ MIXED_ROW = st.tuples(
 ).filter(lambda row: not isinstance(row[3], str) or row[3].isascii())
 
 
+@settings(deadline=None)
 @given(st.lists(MIXED_ROW.map(list), min_size=1, max_size=5))
 def test_a_row_of_columns_has_the_same_key_in_every_form_and_company(rows):
     names = MIXED.names
@@ -82,6 +84,7 @@ def test_a_row_of_columns_has_the_same_key_in_every_form_and_company(rows):
     assert by_list == [key for row in rows for key in keys_of(MIXED.check([row]))]
 
 
+@settings(deadline=None)
 @given(st.lists(CELLS, min_size=2, max_size=2), st.lists(CELLS, min_size=2, max_size=2))
 def test_rows_of_values_that_differ_in_type_or_in_where_they_end_have_different_keys(one, other):
     assume(list(map(identity, one)) != list(map(identity, other)))

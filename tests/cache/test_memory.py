@@ -7,7 +7,7 @@ import tracemalloc
 
 import pytest
 from cache.backends import Clock
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fitserve.cache import open_cache
@@ -64,6 +64,7 @@ def test_a_row_that_is_out_of_date_gives_its_place_back():
     assert cache.statistics() == {"entries": 1, "bytes": SIZE, "evicted": 0, "expired": 1}
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 400), st.floats(0, 6)), max_size=50), st.integers(1, 2500))
 def test_whatever_comes_it_takes_no_more_than_it_may_and_knows_only_what_is_true(steps, max_bytes):
     clock = Clock()

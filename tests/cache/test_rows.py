@@ -7,7 +7,7 @@ import weakref
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
@@ -55,6 +55,8 @@ def outputs(draw):
 
 
 def same(left: np.ndarray, right: np.ndarray) -> bool:
+    assert left.flags.aligned
+    assert left.flags.c_contiguous
     if left.dtype != right.dtype or left.shape != right.shape:
         return False
     if left.dtype == object:
@@ -65,6 +67,7 @@ def same(left: np.ndarray, right: np.ndarray) -> bool:
     return left.tobytes() == right.tobytes()
 
 
+@settings(deadline=None)
 @given(outputs(), st.data())
 def test_rows_come_back_in_any_order_with_the_bits_and_the_types_that_they_had(given_outputs, data):
     n_rows, whole = given_outputs
@@ -84,6 +87,7 @@ def test_rows_come_back_in_any_order_with_the_bits_and_the_types_that_they_had(g
     assert all(same(again.extras[name], whole.extras[name][order]) for name in extras)
 
 
+@settings(deadline=None)
 @given(st.lists(st.lists(PLAIN, min_size=2, max_size=2), min_size=1))
 def test_lists_of_objects_come_back_with_their_types(rows):
     array = np.empty((len(rows), 2), dtype=object)
@@ -123,6 +127,7 @@ def test_a_row_keeps_no_array_alive():
         np.zeros(2, dtype=[("a", "O")]),
         np.zeros(2, dtype=[("a", "U0"), ("b", "f8")])["a"],
         np.empty((2, 2, 2), dtype=object),
+        np.empty((2, 0, 2), dtype=object),
         np.ma.masked_array([1.0, 2.0], [True, False]),
         [1.0, 2.0],
     ],

@@ -528,7 +528,7 @@ def in_form(rows, form: str):
     return {"a": [row[0] for row in rows], "b": [row[1] for row in rows]}
 
 
-@settings(max_examples=300)
+@settings(max_examples=300, deadline=None)
 @given(STEPS, st.sampled_from([1000, 3000, 10**6]))
 def test_whatever_happens_each_job_gets_the_answer_that_it_gets_without_a_cache(steps, max_bytes):
     house = House(max_bytes)
