@@ -30,7 +30,7 @@ from fitserve.observe.siblings import server_folder
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
 from fitserve.protocols.base import Handler, Protocol, Services, caught
-from fitserve.protocols.exchange import EXCHANGE_KEY, NO_VERSION, AsgiExchange, ClientGoneError, Exchange
+from fitserve.protocols.exchange import EXCHANGE_KEY, OTHER_ROUTE, AsgiExchange, ClientGoneError, Exchange
 from fitserve.protocols.metrics import note_models
 from fitserve.protocols.problems import answer, problem
 from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
@@ -152,14 +152,14 @@ class FitserveApp(FastAPI):
             endpoint = RoutedHandler(route.handler, is_debug=settings.debug)
             self.router.routes.append(StarletteRoute(route.path, endpoint, methods=methods, include_in_schema=False))
         add_pages(self)
-        hot = {
-            (r.method, prefix + r.path): r.inference
-            for r in self._own_routes
-            if r.inference
-            for prefix in {"", settings.root_path}
-        }
+        prefixes = {"", settings.root_path}
+        hot = {(r.method, p + r.path): (r.path, r.inference) for r in self._own_routes if r.inference for p in prefixes}
         self._short_way = ShortWay(
-            Heads(hot, settings.max_body_bytes), self.services.catalog, self._observe, is_debug=settings.debug
+            Heads(hot, settings.max_body_bytes),
+            self.services.catalog,
+            self.services.metrics,
+            self._observe,
+            is_debug=settings.debug,
         )
         self._inner: ASGIApp = self._pass
         if settings.cors_origins:
@@ -184,15 +184,23 @@ class FitserveApp(FastAPI):
             await super().__call__(scope, receive, send)
 
     async def _exchange(self, scope: Scope, receive: Receive, send: Send) -> None:
+        settings, metrics = self.services.settings, self.services.metrics
+        path = scope["path"]
+        prefix = scope.get("root_path") or settings.root_path  # it is mounted, or the server was told
+        scope["root_path"] = prefix
+        route = path.removeprefix(prefix) if prefix else path
+        exchange = AsgiExchange(scope, receive, send, route if route in self._paths else OTHER_ROUTE)
         current = self.services.catalog.current
-        model = (current.name, current.version) if current else ("", NO_VERSION)
-        exchange = AsgiExchange(scope, receive, send, scope["path"], model)
-        scope[EXCHANGE_KEY] = exchange
-        if not scope.get("root_path"):  # else it is mounted, or the server was told
-            scope["root_path"] = self.services.settings.root_path
-        self.services.metrics.in_flight(1)
+        if current is not None:
+            exchange.model_name, exchange.model_version = current.name, current.version
+        metrics.in_flight(1)
         try:
-            await self._inner(scope, receive, exchange.send)
+            handler = self._door.get((exchange.method, route))
+            if handler is None or self.user_middleware or (settings.cors_origins and Cors.concerns(exchange)):
+                scope[EXCHANGE_KEY] = exchange
+                await self._inner(scope, receive, exchange.send)
+            else:
+                await exchange.reply(await answer(exchange, handler, is_debug=settings.debug))
         except ClientGoneError:
             pass
         except asyncio.CancelledError:
@@ -206,17 +214,18 @@ class FitserveApp(FastAPI):
                 raise
             # The router answers an exception and raises it all the same: then it is logged already.
             if not exchange.is_started:
-                await exchange.reply(problem(exc, exchange, is_debug=self.services.settings.debug))
+                await exchange.reply(problem(exc, exchange, is_debug=settings.debug))
         finally:
-            self.services.metrics.in_flight(-1)
             self._observe(exchange)
 
     def _observe(self, exchange: Exchange) -> None:
         """Tell of an exchange that has ended, whichever way it went."""
         if exchange.status == 0:
             exchange.end(0)
-        self.services.metrics.request(
-            self._route(exchange),
+        metrics = self.services.metrics
+        metrics.in_flight(-1)
+        metrics.request(
+            exchange.route,
             exchange.status or CLIENT_CLOSED,
             exchange.model_name,
             exchange.model_version,
@@ -225,12 +234,6 @@ class FitserveApp(FastAPI):
         if self.access_log.is_enabled:
             self.access_log.write(exchange)
 
-    def _route(self, exchange: Exchange) -> str:
-        """The path of the route of ours that was asked; ``other`` for all else, which may be without end."""
-        prefix = exchange.scope["root_path"] if isinstance(exchange, AsgiExchange) else self.services.settings.root_path
-        path = exchange.path.removeprefix(prefix)
-        return path if path in self._paths else "other"
-
     @property
     def short_way(self) -> ShortWay | None:
         """For our own protocol class, which answers without ASGI; None if an owner's middleware must be passed."""
@@ -238,14 +241,11 @@ class FitserveApp(FastAPI):
 
     async def _pass(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Through the door if the request is for a route of ours, else to the router."""
-        path = scope["path"]
-        if scope["root_path"]:
-            path = path.removeprefix(scope["root_path"])
-        handler = None if self.user_middleware else self._door.get((scope["method"], path))
+        exchange = scope[EXCHANGE_KEY]
+        handler = None if self.user_middleware else self._door.get((exchange.method, exchange.route))
         if handler is None:
             await super().__call__(scope, receive, send)
         else:
-            exchange = scope[EXCHANGE_KEY]
             await exchange.reply(await answer(exchange, handler, is_debug=self.services.settings.debug), send)
 
     async def _lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:

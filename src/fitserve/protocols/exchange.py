@@ -22,6 +22,9 @@ EXCHANGE_KEY = "fitserve.exchange"
 NO_VERSION = "none"
 """What ``X-Model-Version`` says while no model is loaded."""
 
+OTHER_ROUTE = "other"
+"""What the metrics say of paths that are none of ours: there is no end of them."""
+
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=-]{1,128}")
 _ids = itertools.count(1)
 _id_prefix = os.urandom(6).hex()
@@ -53,8 +56,9 @@ class Exchange:
 
     Attributes:
         method: of the request.
-        path: of the request, decoded, without a prefix that the application is mounted at.
+        path: of the request, decoded.
         headers: of the request, names in lower case; the last of those that came twice.
+        route: the path of the route of ours that it asks, or :data:`OTHER_ROUTE`.
         model_version: the version that answers: the one that served when the request came, until a
             lease says which it is. It is written into the header and the access line.
         model_name: the same of its name.
@@ -63,17 +67,18 @@ class Exchange:
     """
 
     __slots__ = (
-        "headers", "method", "model_name", "model_version", "path", "request_id", "started_s", "status", "took_ms",
+        "headers", "method", "model_name", "model_version", "path", "request_id", "route", "started_s",
+        "status", "took_ms",
     )  # fmt: skip
 
-    def __init__(
-        self, method: str, path: str, headers: Mapping[bytes, bytes], model: tuple[str, str] = ("", NO_VERSION)
-    ) -> None:
+    def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], route: str) -> None:
         self.started_s = time.perf_counter()
         self.method = method
         self.path = path
         self.headers = headers
-        self.model_name, self.model_version = model
+        self.route = route
+        self.model_name = ""
+        self.model_version = NO_VERSION
         self.status = 0
         self.took_ms = 0.0
         given = headers.get(b"x-request-id")
@@ -104,8 +109,8 @@ class AsgiExchange(Exchange):
 
     __slots__ = ("_send", "receive", "scope")
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, path: str, model: tuple[str, str]) -> None:
-        super().__init__(scope["method"], path, dict(scope["headers"]), model)
+    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str) -> None:
+        super().__init__(scope["method"], scope["path"], dict(scope["headers"]), route)
         self.scope = scope
         self.receive = receive
         self._send = send
@@ -138,21 +143,23 @@ class AsgiExchange(Exchange):
         """Pass an ASGI message on, giving the reply the headers that all have."""
         if message["type"] == "http.response.start":
             self.end(message["status"])
-            message["headers"] = [
-                *message.get("headers", ()),
-                (b"x-process-time", b"%.3f" % self.took_ms),
-                (b"x-model-version", self.model_version.encode("latin-1")),
-                (b"x-request-id", self.request_id.encode("latin-1")),
-            ]
+            message["headers"] = [*message.get("headers", ()), *self._common_headers()]
         await self._send(message)
 
     async def reply(self, reply: Reply, send: Send | None = None) -> None:
         """Send a whole reply, through ``send`` where the application has wrapped :meth:`send`."""
-        send = send or self.send
-        headers = [
-            (b"content-type", reply.media_type),
-            (b"content-length", b"%d" % len(reply.body)),
-            *reply.headers,
-        ]
-        await send({"type": "http.response.start", "status": reply.status, "headers": headers})
-        await send({"type": "http.response.body", "body": reply.body})
+        body, status, media_type, more = reply
+        headers = [(b"content-type", media_type), (b"content-length", b"%d" % len(body)), *more]
+        if send is None:  # the headers are put to them here rather than in two more calls
+            self.end(status)
+            headers += self._common_headers()
+            send = self._send
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _common_headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        return (
+            (b"x-process-time", b"%.3f" % self.took_ms),
+            (b"x-model-version", self.model_version.encode("latin-1")),
+            (b"x-request-id", self.request_id.encode("latin-1")),
+        )

@@ -11,7 +11,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import Response
 
 from fitserve.errors import ForbiddenError, InputIssue, InvalidInputError, clip
-from fitserve.protocols.exchange import EXCHANGE_KEY, AsgiExchange, Reply
+from fitserve.protocols.exchange import EXCHANGE_KEY, AsgiExchange, Exchange, Reply
 from fitserve.protocols.problems import answer, http_problem, problem
 
 if TYPE_CHECKING:
@@ -43,11 +43,18 @@ class Cors(CORSMiddleware):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request pass that no browser asks about."""
-        # Without Origin there is nothing to allow, and the reply to a POST is in no cache that Vary could concern.
-        if scope["method"] == "POST" and scope[EXCHANGE_KEY].header(b"origin") is None:
-            await self.app(scope, receive, send)
-        else:
+        if self.concerns(scope[EXCHANGE_KEY]):
             await super().__call__(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    @staticmethod
+    def concerns(exchange: Exchange) -> bool:
+        """Whether there is something to allow, or to tell a cache.
+
+        Without Origin there is nothing to allow, and the reply to a POST is in no cache that Vary could concern.
+        """
+        return exchange.method != "POST" or b"origin" in exchange.headers
 
     def preflight_response(self, request_headers: Headers) -> Response:
         """Answer a preflight.

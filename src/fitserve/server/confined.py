@@ -58,6 +58,7 @@ def confined(
     cache = None if settings.optimize == "off" else cache_of(settings, settings.model_path)
     if cache is not None:
         prune(cache.folder.parent)  # inside, it may remove nothing of other models
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it could neither keep nor send any, and says so
     sandbox = Sandbox(writable=own, connect=settings.destinations)
     template = shared_template(tuple(preload), sandbox=sandbox, removes=(*own, *removes))
     template.start()

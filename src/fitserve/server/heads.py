@@ -7,7 +7,7 @@ the same, so it is kept by them.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import httptools
 
@@ -15,6 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from fitserve.protocols.base import Inference
+
+Hot: TypeAlias = "tuple[str, Inference]"
+"""The path of a route, and who answers it."""
 
 MAX_HEADS = 1024
 MAX_HEAD_BYTES = 2048
@@ -35,30 +38,29 @@ class Head:
         path: of the request.
         headers: names in lower case.
         n_body: how many bytes of body follow.
+        route: its path as the application has it.
         inference: who answers.
     """
 
-    __slots__ = ("headers", "inference", "method", "n_body", "path")
+    __slots__ = ("headers", "inference", "method", "n_body", "path", "route")
 
-    def __init__(
-        self, method: str, path: str, headers: Mapping[bytes, bytes], n_body: int, inference: Inference
-    ) -> None:
+    def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], n_body: int, hot: Hot) -> None:
         self.method = method
         self.path = path
         self.headers = headers
         self.n_body = n_body
-        self.inference = inference
+        self.route, self.inference = hot
 
 
 class Heads:
     """Knows heads by their bytes. Used from one event loop.
 
     Args:
-        hot: who answers, by method and path.
+        hot: the routes and who answers them, by method and path.
         max_body_bytes: a request that announces more goes the longer way, to be refused.
     """
 
-    def __init__(self, hot: Mapping[tuple[str, str], Inference], max_body_bytes: int) -> None:
+    def __init__(self, hot: Mapping[tuple[str, str], Hot], max_body_bytes: int) -> None:
         self._hot = hot
         self._max_body_bytes = max_body_bytes
         self._known: dict[bytes, Head | None] = {}
@@ -89,10 +91,10 @@ class Heads:
         if length is None or not _DIGITS.fullmatch(length) or not _PLAIN_PATH.fullmatch(url) or _COLD & headers.keys():
             return None
         method, path = parser.get_method().decode(), url.decode()
-        inference = self._hot.get((method, path))
-        if inference is None or int(length) > self._max_body_bytes:
+        hot = self._hot.get((method, path))
+        if hot is None or int(length) > self._max_body_bytes:
             return None
-        return Head(method, path, headers, int(length), inference)
+        return Head(method, path, headers, int(length), hot)
 
 
 class _Listener:

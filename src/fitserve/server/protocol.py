@@ -94,9 +94,11 @@ class HttpProtocol(HttpToolsProtocol):
     # ── the short way ───────────────────────────────────────────────────────────────
 
     def _begin(self, short: ShortWay, head: Head, body: bytes) -> None:
+        self._exchange = exchange = Exchange(head.method, head.path, head.headers, head.route)
         current = short.catalog.current
-        model = (current.name, current.version) if current is not None else ("", "none")
-        self._exchange = exchange = Exchange(head.method, head.path, head.headers, model)
+        if current is not None:
+            exchange.model_name, exchange.model_version = current.name, current.version
+        short.metrics.in_flight(1)
         try:
             head.inference.admit(exchange)
             job = head.inference.begin(exchange, body, self._reply)

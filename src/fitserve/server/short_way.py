@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fitserve.observe.metrics import Metrics
     from fitserve.protocols.exchange import Exchange
     from fitserve.server.heads import Heads
     from fitserve.store.catalog import Catalog
@@ -18,14 +19,18 @@ class ShortWay:
     Attributes:
         heads: knows the requests that may go the short way.
         catalog: names the version that serves.
+        metrics: are told of each exchange when it begins.
         observe: is told of each exchange when its reply has been written.
         is_debug: whether replies show the text of faults.
     """
 
-    __slots__ = ("catalog", "heads", "is_debug", "observe")
+    __slots__ = ("catalog", "heads", "is_debug", "metrics", "observe")
 
-    def __init__(self, heads: Heads, catalog: Catalog, observe: Callable[[Exchange], None], *, is_debug: bool) -> None:
+    def __init__(
+        self, heads: Heads, catalog: Catalog, metrics: Metrics, observe: Callable[[Exchange], None], *, is_debug: bool
+    ) -> None:
         self.heads = heads
         self.catalog = catalog
+        self.metrics = metrics
         self.observe = observe
         self.is_debug = is_debug
