@@ -428,42 +428,54 @@ def test_siblings_find_the_same_folder_and_others_another(tmp_path, monkeypatch)
     assert ours.stat().st_mode & 0o777 == 0o700
 
 
+def unsafe():
+    return pytest.raises(OSError, match="safe place")
+
+
 def test_no_folder_is_taken_that_somebody_else_could_look_into(tmp_path, monkeypatch):
     monkeypatch.setattr(siblings, "SHARED_MEMORY", str(tmp_path / "nowhere"))
     monkeypatch.setattr(siblings.tempfile, "tempdir", str(tmp_path))
     folder = server_folder(os.getpid())
     folder.chmod(0o750)
-    assert server_folder(os.getpid()) is None
+    with unsafe():
+        server_folder(os.getpid())
 
     folder.rmdir()
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     folder.symlink_to(tmp_path / "elsewhere")
-    assert server_folder(os.getpid()) is None
+    with unsafe():
+        server_folder(os.getpid())
 
     folder.unlink()
     folder.write_text("a file")
-    assert server_folder(os.getpid()) is None
+    with unsafe():
+        server_folder(os.getpid())
 
     folder.unlink()
     tmp_path.chmod(0o777)
-    assert server_folder(os.getpid()) is None
+    with unsafe():
+        server_folder(os.getpid())
     tmp_path.chmod(0o1777)
     assert server_folder(os.getpid()) == folder
 
 
-def test_there_is_no_folder_for_a_parent_that_is_gone():
+def test_where_there_is_no_safe_folder_a_process_counts_alone_and_says_so(caplog):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
-
-    assert server_folder(process.pid) is None
-
-
-def test_where_there_is_no_safe_folder_a_process_counts_alone_and_says_so(caplog):
-    metrics = Metrics(lambda: None)
+    metrics = Metrics(lambda: server_folder(process.pid))
     everything(metrics)
 
     assert n_requests(metrics) == 3
     assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+def test_one_process_alone_makes_no_files_and_says_nothing(caplog):
+    metrics = Metrics()
+    everything(metrics)
+
+    assert n_requests(metrics) == 3
+    assert metrics._folder is None
+    assert caplog.records == []
 
 
 def test_the_folder_of_a_server_that_is_gone_is_removed_by_the_next(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import multiprocessing
 import os
@@ -14,13 +15,16 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from fitserve.confine.scratch import remove_scratch
 from fitserve.errors import FitserveError
+from fitserve.observe.siblings import server_folder
 from fitserve.server.terminal import has_terminal
 from fitserve.supervisor.worker import Orders, Reports, run_worker
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from multiprocessing.process import BaseProcess
+    from pathlib import Path
 
     from fitserve.settings import Settings
 
@@ -75,6 +79,7 @@ class Supervisor:
         self._has_started = False
         self._is_stopping = False
         self._had_terminal = has_terminal()
+        self._metrics_folder: Path | None = None
 
     def run(self, on_ready: Callable[[dict[str, Any]], None]) -> None:
         """Serve until a signal stops it.
@@ -91,6 +96,8 @@ class Supervisor:
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
         signal.set_wakeup_fd(sender.fileno())
+        with contextlib.suppress(OSError):  # there is no place for it: each worker says so
+            self._metrics_folder = server_folder(os.getpid())
         try:
             for _ in range(self._settings.workers):
                 self._start()
@@ -102,6 +109,8 @@ class Supervisor:
         finally:
             self._stop_all()
             signal.set_wakeup_fd(-1)
+            if self._metrics_folder is not None:
+                remove_scratch(self._metrics_folder)
 
     def _step(self, receiver: socket.socket) -> None:
         """Wait for something to happen and set it right."""
@@ -183,7 +192,8 @@ class Supervisor:
 
     def _start(self, replaces: _Worker | None = None) -> None:
         ours, theirs = self._context.Pipe()
-        orders = Orders(self._passed, must_answer=replaces is not None and self._facts["is_ready"])
+        must_answer = replaces is not None and self._facts["is_ready"]
+        orders = Orders(self._passed, must_answer=must_answer, metrics_folder=self._metrics_folder)
         process = self._context.Process(target=run_worker, args=(self._settings, self._listener, theirs, orders))
         process.start()
         theirs.close()

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
     from multiprocessing.connection import Connection
+    from pathlib import Path
 
     from fitserve.settings import Settings
 
@@ -31,10 +32,12 @@ class Orders:
     Attributes:
         passed: reports of the supervisor, so that not every worker tries the same file again.
         must_answer: a model that has not answered a test row counts as failed: the one before did.
+        metrics_folder: where all workers leave their metrics, if there is a place for it.
     """
 
     passed: Reports
     must_answer: bool
+    metrics_folder: Path | None
 
 
 def run_worker(settings: Settings, listener: socket.socket, supervisor: Connection, orders: Orders) -> None:
@@ -45,8 +48,9 @@ def run_worker(settings: Settings, listener: socket.socket, supervisor: Connecti
     # Ctrl-C reaches the whole process group: the supervisor decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
+    writable = [folder for folder in (orders.metrics_folder,) if folder is not None and folder.is_dir()]
     try:
-        with confined(settings):
+        with confined(settings, writable=tuple(writable)):
             _serve(settings, listener, supervisor, orders)
     except FitserveError as exc:
         _say(supervisor, "failed", str(exc))
@@ -57,7 +61,13 @@ def _serve(settings: Settings, listener: socket.socket, supervisor: Connection, 
     from fitserve.server.listen import make_server, run_server
     from fitserve.store.describe import describe_model, example_request
 
-    app = FitserveApp(settings, settings.model_path, is_standalone=True, passed=orders.passed)
+    app = FitserveApp(
+        settings,
+        settings.model_path,
+        is_standalone=True,
+        passed=orders.passed,
+        metrics_folder=orders.metrics_folder,
+    )
     loaded = app.services.lifecycle.start()
     if orders.must_answer and not loaded.trial.has_answered:
         _say(supervisor, "failed", f"the new model is not served: {loaded.trial.failure}")
