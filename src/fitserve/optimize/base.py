@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from numpy.typing import NDArray
-
     from fitserve.signature import Inputs
 
 Engine: TypeAlias = Literal["onnx-float64", "onnx-float32", "treelite"]
-"""ONNX Runtime, by the floats in which it takes numbers, and treelite's GTIL."""
+"""ONNX Runtime, by the floats in which it computes what it answers, and treelite's GTIL."""
 
 Run: TypeAlias = "Callable[[Inputs], list[Any]]"
 """An engine at work: checked inputs to its raw outputs, as ``Compiled.note["gives"]`` says. Any thread."""
@@ -52,7 +50,6 @@ class NotCompiledError(Exception):
     """An engine cannot compute the model. The text says why; it never reaches a caller of the service."""
 
 
-def finite(values: NDArray[Any]) -> float | None:
-    """The largest of some numbers as JSON has it: None where there is none or it is not finite."""
-    largest = float(values.max()) if values.size else 0.0
-    return largest if largest < float("inf") else None
+def finite(number: float) -> float | None:
+    """A number as JSON has it: None for one that is not finite."""
+    return number if abs(number) < float("inf") else None

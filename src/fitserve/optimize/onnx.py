@@ -7,7 +7,8 @@ it has no metadata, and says labels only where they cannot be taken from probabi
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, Final
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 
@@ -79,17 +80,50 @@ def layouts_of(signature: Signature) -> list[bool]:
     return ([False] if is_numeric else []) + ([True] if signature.is_named or not is_numeric else [])
 
 
-def compile_graph(parts: Split, estimator: Any, signature: Signature, *, floats: str, by_column: bool) -> bytes:
-    """Convert an estimator. Raises whatever the converter meets.
+def is_usable(f: Field) -> bool:
+    """Whether an engine can take a column: numbers and booleans as numbers, and texts that are categories.
+
+    Of free text no proof by examples says enough, dates it has none, and of numbers or texts it takes one only.
+    """
+    return f.kind in {"number", "numeric", "boolean"} or (bool(f.categories) and kind_of(f) == "string")
+
+
+class Graph(NamedTuple):
+    """A converted estimator: its bytes, what it takes, as :func:`onnx_run` wants it, and its outputs by name."""
+
+    data: bytes
+    inputs: list[dict[str, Any]]
+    outputs: list[str]
+
+
+def compile_graph(parts: Split, estimator: Any, signature: Signature, *, floats: str) -> Graph:
+    """Convert an estimator, with one input or one for each column. Raises whatever the converter meets at last.
 
     Args:
         parts: of the estimator. Trees that cast their input get float32, whatever the steps before compute in.
         estimator: the whole.
-        signature: of the model.
+        signature: of the model. A column that no engine can take is left out: the steps may not look at it.
         floats: ``float64`` or ``float32``: in which numbers enter.
-        by_column: whether there is an input for each column.
     """
-    types = types_of(signature.inputs, floats, by_column=by_column)
+    failure: Exception | None = None
+    for by_column in layouts_of(signature):
+        try:
+            data = _converted(parts, estimator, signature, floats, by_column=by_column)
+            outputs = [output.name for output in start_session(data).get_outputs()]
+        except Exception as exc:  # noqa: BLE001 - the converter raises whatever it meets
+            failure = exc
+            continue
+        return Graph(data, _inputs_note(signature, floats, by_column=by_column), outputs)
+    assert failure is not None  # there is one layout at least
+    raise failure
+
+
+def _converted(parts: Split, estimator: Any, signature: Signature, floats: str, *, by_column: bool) -> bytes:
+    fields = [replace(f, kind="numeric") if f.kind == "boolean" else f for f in signature.inputs if is_usable(f)]
+    types = types_of(fields, floats, by_column=by_column)
+    if not types:
+        msg = "no column is one that an engine can take"
+        raise NotCompiledError(msg)
     if floats == "float64" and parts.before is not None and parts.is_casting:
         from skl2onnx.common.data_types import FloatTensorType
 
@@ -122,14 +156,14 @@ def _behind(before: Any, final: Any) -> Any:
     return proto
 
 
-def inputs_note(signature: Signature, floats: str, *, by_column: bool) -> list[dict[str, Any]]:
+def _inputs_note(signature: Signature, floats: str, *, by_column: bool) -> list[dict[str, Any]]:
     """What the graph takes: of each input its name, the column that it is, and its datatype."""
     if not by_column:
         return [{"name": "X", "column": None, "dtype": floats}]
-    dtypes = {"string": "str", "boolean": "bool"}
     return [
-        {"name": f.name, "column": index, "dtype": dtypes.get(kind_of(f), floats)}
+        {"name": f.name, "column": index, "dtype": "str" if kind_of(f) == "string" else floats}
         for index, f in enumerate(signature.inputs)
+        if is_usable(f)
     ]
 
 
@@ -158,7 +192,7 @@ def onnx_run(data: bytes, note: dict[str, Any]) -> Run:
 
     Args:
         data: the graph.
-        note: ``inputs`` as :func:`inputs_note` gives them, ``outputs`` by name, and ``padding``.
+        note: ``inputs`` and ``outputs`` as :class:`Graph` has them, and ``padding``, one of :data:`PADDINGS`.
     """
     run, outputs, padding = start_session(data).run, list(note["outputs"]), int(note["padding"])
     feed = _table_feed(note["inputs"][0]) if note["inputs"][0]["column"] is None else _column_feed(note["inputs"])

@@ -14,6 +14,7 @@ from fitserve.errors import InvalidInputError
 from fitserve.estimators.walk import attribute, first_step, parts_of
 from fitserve.optimize.split import split
 from fitserve.optimize.trees import categorical_features, trees_of
+from fitserve.signature.fields import MAX_MAGNITUDE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +35,11 @@ MAX_CELLS: Final = 2**21
 
 UNKNOWN: Final = "\u2400"
 """A text that is no category: the symbol for nothing."""
+
+CHUNK: Final = 256
+"""Rows in one call: after each a clock can be looked at, and memory stays bounded."""
+
+MAX_CALLS: Final = 300
 
 N_CODES: Final = 70
 """Codes of categories are drawn below it, and some far above."""
@@ -68,15 +74,24 @@ def null_rows(signature: Signature, rows: Sequence[Row], name: str) -> list[Row]
 
 
 def answered(model: Model, rows: list[Row]) -> list[Row]:
-    """Those of the rows that the model does not refuse, as numbers beyond a bound or unknown categories are."""
-    if not rows:
-        return rows
-    try:
-        model.predict(model.signature.check(list(rows)))
-    except InvalidInputError:
-        middle = len(rows) // 2
-        return answered(model, rows[:middle]) + answered(model, rows[middle:]) if middle else []
-    return rows
+    """Those of the rows that the model does not refuse, as numbers beyond a bound or unknown categories are.
+
+    Rows among which refusals are looked for in too many calls are left out.
+    """
+    kept: list[Row] = []
+    waiting = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)][::-1]
+    n_calls = 0
+    while waiting and n_calls < MAX_CALLS:
+        some = waiting.pop()
+        n_calls += 1
+        try:
+            model.predict(model.signature.check(list(some)))
+        except InvalidInputError:
+            middle = len(some) // 2
+            waiting += [some[middle:], some[:middle]] if middle else []
+        else:
+            kept += some
+    return kept
 
 
 def _column(
@@ -107,6 +122,7 @@ def _numbers(center: float, known: NDArray[np.float64], n: int, rng: np.random.G
     """Around the center, between the known numbers and beyond them; some with few digits, as people write them."""
     spread = max(abs(center), 1.0)
     drawn = [center + rng.normal(size=n) * spread * factor for factor in SPREADS]
+    known = known[np.abs(known) <= MAX_MAGNITUDE]  # nor NaN
     if len(known):
         low, high = float(known.min()), float(known.max())
         width = high - low or max(abs(low), 1.0)

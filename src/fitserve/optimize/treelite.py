@@ -15,7 +15,8 @@ import numpy as np
 
 from fitserve.formats.base import require
 from fitserve.optimize.base import NotCompiledError
-from fitserve.optimize.onnx import compile_graph, inputs_note, layouts_of, onnx_run, start_session
+from fitserve.optimize.onnx import compile_graph, onnx_run
+from fitserve.optimize.rewrite import without_encoder
 from fitserve.optimize.split import Split
 
 if TYPE_CHECKING:
@@ -34,33 +35,22 @@ def compile_trees(parts: Split, model: EstimatorModel) -> tuple[bytes, dict[str,
     Raises whatever the converters meet.
     """
     note: dict[str, Any] = {"casts": parts.is_casting, "before": None, "n_before_bytes": 0, "is_zero_missing": False}
-    note["levels"] = None
-    before = b""
+    note |= {"levels": None, "order": None}
+    before, final = b"", parts.final
     if parts.before is not None:
-        before, note["before"] = _compile_before(parts, model)
+        alone = Split(None, parts.before)
+        graph = compile_graph(alone, parts.before, model.signature, floats="float64")
+        before = graph.data
+        note["before"] = {"inputs": graph.inputs, "outputs": graph.outputs[:1], "padding": 1}
         note["n_before_bytes"] = len(before)
         # XGBoost takes what a sparse table does not hold as missing.
         note["is_zero_missing"] = parts.library == "xgboost" and _is_sparse(parts.before, model)
-    elif parts.library != "sklearn" and any(levels is not None for levels in model.levels):
+    elif parts.library == "sklearn":
+        if (bare := without_encoder(final)) is not None:
+            final, note["levels"], note["order"] = bare
+    elif any(levels is not None for levels in model.levels):
         note["levels"] = [None if levels is None else list(levels) for levels in model.levels]
-    return before + bytes(_trees(parts).serialize_bytes()), note
-
-
-def _compile_before(parts: Split, model: EstimatorModel) -> tuple[bytes, dict[str, Any]]:
-    """The steps before the model as a graph that gives one table of float64."""
-    failure: Exception | None = None
-    for by_column in layouts_of(model.signature):
-        try:
-            alone = Split(None, parts.before)
-            data = compile_graph(alone, parts.before, model.signature, floats="float64", by_column=by_column)
-            outputs = [output.name for output in start_session(data).get_outputs()]
-        except Exception as exc:  # noqa: BLE001 - the converter raises whatever it meets
-            failure = failure or exc
-            continue
-        inputs = inputs_note(model.signature, "float64", by_column=by_column)
-        return data, {"inputs": inputs, "outputs": outputs[:1], "padding": 1}
-    assert failure is not None
-    raise failure
+    return before + bytes(_trees(parts.library, final).serialize_bytes()), note
 
 
 def _is_sparse(before: Any, model: EstimatorModel) -> bool:
@@ -68,12 +58,11 @@ def _is_sparse(before: Any, model: EstimatorModel) -> bool:
     return hasattr(before.transform(model.table(inputs)), "toarray")
 
 
-def _trees(parts: Split) -> Any:
+def _trees(library: str | None, final: Any) -> Any:
     treelite = require("treelite", "convert")
-    final = parts.final
-    if parts.library == "lightgbm":
+    if library == "lightgbm":
         return treelite.frontend.from_lightgbm(final.booster_)
-    if parts.library == "xgboost":
+    if library == "xgboost":
         booster = final.get_booster()
         best = booster.attr("best_iteration")
         # The wrapper stops at the best round.
@@ -88,16 +77,21 @@ def treelite_run(data: bytes, note: dict[str, Any]) -> Run:
         data: a graph of ``n_before_bytes``, then the trees.
         note: ``casts``: numbers become float32 first, as scikit-learn's trees have it; ``before``: the note of
             the graph for :func:`onnx_run`, if there is one; ``is_zero_missing``; ``levels`` of columns that are
-            categories, whose codes the trees know.
+            categories, whose codes the trees know; ``order`` of the columns, where the trees have another.
     """
     n_before = int(note["n_before_bytes"])
     trees = _Gtil(data[n_before:])
     prepare = onnx_run(data[:n_before], note["before"]) if note["before"] is not None else None
-    levels = note["levels"] and [None if one is None else {v: i for i, v in enumerate(one)} for one in note["levels"]]
-    casts, is_zero_missing = note["casts"], note["is_zero_missing"]
+    levels = note["levels"] and [
+        None if one is None else {value: code for code, value in enumerate(one) if value is not None}
+        for one in note["levels"]
+    ]
+    casts, is_zero_missing, order = note["casts"], note["is_zero_missing"], note["order"]
 
     def run(inputs: Inputs) -> list[Any]:
         X = prepare(inputs)[0] if prepare is not None else _matrix(inputs, levels)
+        if order is not None:
+            X = X[:, order]
         if casts:
             X = X.astype(np.float32)
         elif is_zero_missing:

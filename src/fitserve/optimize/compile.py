@@ -1,0 +1,264 @@
+"""Compile a model to the engines at hand, prove each, and load what was proven.
+
+Compiling belongs into a child process: it imports converters, takes seconds, and what it runs is native code on data
+from a file. Loading is cheap and belongs into the process that serves.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from dataclasses import replace
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from fitserve.errors import clip
+from fitserve.optimize.answers import Answers
+from fitserve.optimize.base import NEAR, TOLERANCE, Compiled, NotCompiledError, finite
+from fitserve.optimize.measure import cost_of, estimated_bytes, memory_of
+from fitserve.optimize.onnx import PADDINGS, onnx_run
+from fitserve.optimize.proof import Evidence, gather, is_free_of_company, judge
+from fitserve.optimize.treelite import treelite_run
+from fitserve.optimize.trees import n_nodes
+from fitserve.optimize.ways import ways_of, why_unsuitable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fitserve.estimators.model import EstimatorModel
+    from fitserve.optimize.answers import Predict
+    from fitserve.optimize.base import Engine, Run
+    from fitserve.optimize.proof import Table, Verdict
+    from fitserve.optimize.ways import Way
+
+COMPILE_S: Final = 120.0
+"""How long it may take where nobody says so."""
+
+NODES_PER_S: Final = {"onnx": 40_000, "treelite": 400_000}
+"""Nodes of trees that are converted and loaded in a second on a slow core: skl2onnx handles each in Python.
+
+Measured on forests of 57 000 and 286 000 nodes: 106 000 to 121 000 a second, and above two million."""
+
+VERSIONED: Final = ("numpy", "scikit-learn", "skl2onnx", "onnx", "onnxruntime", "treelite", "xgboost", "lightgbm")
+
+RUNS: Final[dict[str, Callable[[bytes, dict[str, Any]], Run]]] = {
+    "onnx-float64": onnx_run,
+    "onnx-float32": onnx_run,
+    "treelite": treelite_run,
+}
+
+
+def compile_model(
+    model: EstimatorModel, *, deadline_s: float | None = None
+) -> tuple[list[Compiled], list[dict[str, Any]]]:
+    """Try engines in order of their speed until one agrees with the library. Blocks; never raises for the model.
+
+    A second engine would cost its memory again and serve nothing: the first that agrees is the fastest, but for
+    native calls with many rows, which the cost of both decides.
+
+    Args:
+        model: at work. It is not changed.
+        deadline_s: how many seconds it may take.
+
+    Returns:
+        What was proven, and a report with one entry for each engine tried, as JSON has it: ``engine``; ``verdict``
+        (``used``, ``refused`` or ``failed``); ``reason``; ``n_rows`` compared, ``n_threshold_rows`` of them on
+        thresholds, ``n_unequal`` of them with another label; ``differences`` by output and the ``tolerance``;
+        ``memory_bytes``; ``seconds``; ``cost`` and ``native_cost``, each ``fixed_s`` and ``per_row_s``;
+        ``left_nulls``, the columns whose nulls the library answers; ``versions``.
+    """
+    ends_s = time.perf_counter() + (COMPILE_S if deadline_s is None else deadline_s)
+    proof = _Proof(model, ends_s)
+    report: list[dict[str, Any]] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for way in ways_of(model):
+            found = _tried(way, proof, report)
+            if found is not None:
+                return [found], report
+    return [], report
+
+
+def load_compiled(compiled: Compiled, model: EstimatorModel) -> Predict:
+    """The ``predict`` of a form, for any thread. Imports the runtime, no converter.
+
+    Raises:
+        Exception: whatever the runtime raises for data that are damaged or not its own.
+    """
+    return Answers(RUNS[compiled.engine](compiled.data, compiled.note), model, compiled.note)
+
+
+class _Proof:
+    """The rows of a model's proof, made when the first engine needs them."""
+
+    def __init__(self, model: EstimatorModel, ends_s: float) -> None:
+        self.model = model
+        self.ends_s = ends_s
+        self._evidence: Evidence | NotCompiledError | None = None
+
+    def evidence(self) -> Evidence:
+        """The rows. The same error again, once they could not be made."""
+        if self._evidence is None:
+            left_s = self.ends_s - time.perf_counter()
+            try:
+                self._evidence = gather(self.model, ends_s=self.ends_s - left_s / 2)
+            except NotCompiledError as exc:
+                self._evidence = exc
+            except Exception as exc:  # noqa: BLE001 - a model may raise anything
+                self._evidence = NotCompiledError(f"no rows for a proof could be made: {_told(exc)}")
+        if isinstance(self._evidence, NotCompiledError):
+            raise self._evidence
+        return self._evidence
+
+
+def _tried(way: Way, proof: _Proof, report: list[dict[str, Any]]) -> Compiled | None:
+    """Compile in one way and judge it; the report gets an entry."""
+    started = time.perf_counter()
+    entry = _entry(way.engine)
+    report.append(entry)
+    found: Compiled | None = None
+    try:
+        if reason := why_unsuitable(proof.model) or way.refusal:
+            raise NotCompiledError(reason)  # noqa: TRY301
+        _refuse_long(way.engine, proof.model, proof.ends_s - started)
+        data, note = way.make()
+        wanted = proof.evidence().random.chunks[0][1]
+        parts = wanted.probabilities
+        note |= {
+            "dtypes": [wanted.predictions.dtype.str, None if parts is None else parts[0].dtype.str],
+            "near": NEAR * TOLERANCE[way.engine],
+        }
+        found = _judged(Compiled(way.engine, data, note), proof, entry)
+    except NotCompiledError as exc:
+        entry |= {"verdict": "refused", "reason": str(exc)}
+    except Exception as exc:  # noqa: BLE001 - converters and runtimes raise whatever they meet
+        entry |= {"verdict": "failed", "reason": _told(exc)}
+    entry["seconds"] = round(time.perf_counter() - started, 3)
+    return found
+
+
+def _judged(compiled: Compiled, proof: _Proof, entry: dict[str, Any]) -> Compiled | None:
+    """Let the form pass what is asked of it, and write down how.
+
+    Raises:
+        NotCompiledError: the form must not serve, for another reason than what it answers.
+    """
+    model, evidence = proof.model, proof.evidence()
+    least_bytes = estimated_bytes(compiled.engine, len(compiled.data))
+    predict, memory_bytes = memory_of(lambda: load_compiled(compiled, model), least_bytes=least_bytes)
+    entry["memory_bytes"] = memory_bytes
+    compiled, predict = _free_of_company(compiled, predict, model, evidence)
+    is_label = compiled.note["kind"] != "values" or np.dtype(compiled.note["dtypes"][0]).kind != "f"
+    judged = partial(judge, evidence=evidence, is_label=is_label, ends_s=proof.ends_s)
+    tolerance = TOLERANCE[compiled.engine]
+    if evidence.nulls and judged(predict, tables=[evidence.random, evidence.edges]).why_not(tolerance) is None:
+        compiled = _with_left_nulls(compiled, model, evidence, lambda *of: judged(of[0], tables=of[1]))
+        predict = load_compiled(compiled, model)
+    verdict = judged(predict, tables=evidence.tables)
+    reason = verdict.why_not(tolerance)
+    inputs = evidence.random.chunks[0][0]
+    entry |= {
+        "verdict": "used" if reason is None else "refused",
+        "reason": reason,
+        "n_rows": verdict.n_rows,
+        "n_threshold_rows": evidence.edges.n_rows,
+        "n_unequal": verdict.n_unequal,
+        "differences": {name: finite(largest) for name, largest in verdict.differences.items()},
+        "left_nulls": [model.signature.names[i] for i in compiled.note["left_nulls"]],
+        "cost": cost_of(predict, inputs),
+        "native_cost": cost_of(model.predict, inputs),
+    }
+    return compiled if reason is None else None
+
+
+def _with_left_nulls(
+    compiled: Compiled, model: EstimatorModel, evidence: Evidence, judged: Callable[[Predict, list[Table]], Verdict]
+) -> Compiled:
+    """The form that leaves nulls to the library in those columns in which it answers them otherwise."""
+    tolerance = TOLERANCE[compiled.engine]
+
+    def is_alike(form: Compiled, tables: list[Table]) -> bool:
+        try:
+            return judged(load_compiled(form, model), tables).why_not(tolerance) is None
+        except NotCompiledError:
+            raise
+        except Exception:  # noqa: BLE001 - the runtime's own, on nulls
+            return False
+
+    columns = [i for i in evidence.nulls if i >= 0]
+    before = compiled.note["left_nulls"]
+    if is_alike(compiled, list(evidence.nulls.values())):
+        return compiled
+    strange = [i for i in columns if i in before or not is_alike(compiled, [evidence.nulls[i]])]
+    left = replace(compiled, note=compiled.note | {"left_nulls": strange})
+    if is_alike(left, list(evidence.nulls.values())):
+        return left
+    return replace(compiled, note=compiled.note | {"left_nulls": columns})
+
+
+def _free_of_company(
+    compiled: Compiled, predict: Predict, model: EstimatorModel, evidence: Evidence
+) -> tuple[Compiled, Predict]:
+    """The form with the least padding under which the bits of a row do not depend on others.
+
+    Raises:
+        NotCompiledError: there is none.
+    """
+    if is_free_of_company(predict, evidence.random):
+        return compiled, predict
+    is_graph = "padding" in compiled.note
+    if is_graph or compiled.note["before"] is not None:
+        for padding in PADDINGS[1:]:
+            note = compiled.note | (
+                {"padding": padding} if is_graph else {"before": compiled.note["before"] | {"padding": padding}}
+            )
+            padded = replace(compiled, note=note)
+            predict = load_compiled(padded, model)
+            if is_free_of_company(predict, evidence.random):
+                return padded, predict
+    msg = "the bits of a row depend on the rows beside it"
+    raise NotCompiledError(msg)
+
+
+def _refuse_long(engine: Engine, model: EstimatorModel, left_s: float) -> None:
+    """Give up before a conversion that would not end in time."""
+    nodes = n_nodes(model.estimator)
+    needed_s = nodes / NODES_PER_S["treelite" if engine == "treelite" else "onnx"]
+    if needed_s > left_s:
+        msg = f"its {nodes} nodes would take {needed_s:.0f} s to compile, and {max(0.0, left_s):.0f} s are left"
+        raise NotCompiledError(msg)
+
+
+def _entry(engine: Engine) -> dict[str, Any]:
+    return {
+        "engine": engine,
+        "verdict": "failed",
+        "reason": None,
+        "n_rows": 0,
+        "n_threshold_rows": 0,
+        "n_unequal": 0,
+        "differences": {},
+        "tolerance": TOLERANCE[engine],
+        "memory_bytes": None,
+        "left_nulls": [],
+        "cost": None,
+        "native_cost": None,
+        "seconds": 0.0,
+        "versions": _versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in VERSIONED:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def _told(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {clip(' '.join(str(exc).split()), 200)}"
