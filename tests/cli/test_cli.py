@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 import subprocess
 import threading
@@ -13,7 +14,7 @@ import pytest
 from e2e import servers
 from sklearn.linear_model import LogisticRegression
 
-ENVIRON = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "100"}
+ENVIRON = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "100", "FITSERVE_OPTIMIZE": "off"}
 
 
 def fitserve(*words: object, cwd=None, **environ: str) -> subprocess.CompletedProcess:
@@ -60,6 +61,19 @@ def test_check_prints_facts_as_json(models):
     facts = json.loads(run.stdout)
     assert facts["version"] == "1.0"
     assert facts["example"] == {"features": [0.0, 0.0, 0.0, 0.0]}
+
+
+def test_check_compiles_the_model_and_tells_how_its_engines_compare(models, tmp_path):
+    words = ["check", models / "cancer_v2.joblib", "--optimize", "auto", "--cache-dir", tmp_path]
+
+    shown = fitserve(*words)
+    told = json.loads(fitserve(*words, "--json").stdout)["optimization"]
+
+    assert re.search(r"native +│ +│ +│ [\d,]+ µs", shown.stdout)
+    assert re.search(r"onnx-float32 +│ used +│ \S+ +│ [\d.]+ µs", shown.stdout)
+    assert "engines were compared with the library on" in shown.stdout
+    assert (told["state"], told["source"]) == ("done", "cache")
+    assert [entry["verdict"] for entry in told["report"]] == ["used"]
 
 
 def test_check_leaves_with_the_reason(tmp_path):

@@ -10,7 +10,7 @@ from e2e import servers
 
 from fitserve.store.repository import read_artifact
 
-ENVIRON = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "100"}
+ENVIRON = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "NO_COLOR": "1", "COLUMNS": "100", "FITSERVE_OPTIMIZE": "off"}
 
 
 def fitserve(*words: object, cwd=None, **environ: str) -> subprocess.CompletedProcess:

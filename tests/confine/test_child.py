@@ -88,6 +88,7 @@ def test_the_environment_is_the_parents_but_for_the_number_of_threads_and_proces
 
     changed = {name for name in said if said[name] != os.environ.get(name)}
     changed -= {"PYTEST_CURRENT_TEST", "COLUMNS", "LINES", "JOBLIB_MULTIPROCESSING"}  # the tests' own, and readline's
+    changed -= {"ORT_DISABLE_TELEMETRY"}
     assert changed <= {"OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS"}
     assert "PYTHONPATH" not in said or said["PYTHONPATH"] == os.environ.get("PYTHONPATH")
 

@@ -149,6 +149,16 @@ def test_an_engine_beyond_the_bound_of_memory_is_left_alone(start, monkeypatch):
     assert loaded.optimization.reason == "no engine is both proven and faster than the library's own call"
 
 
+def test_an_engine_that_saves_next_to_nothing_is_not_even_loaded(start, monkeypatch):
+    costs = {"cost": {"fixed_s": 8e-6, "per_row_s": 7e-8}, "native_cost": {"fixed_s": 7e-6, "per_row_s": 13e-8}}
+    compiler = Compiler(entry={**ENTRY, **costs}).install(monkeypatch)
+
+    loaded = start()
+
+    assert (names(loaded), compiler.loaded) == (["native"], 0)
+    assert loaded.optimization.report[0]["reason"] == "it saves too little to be worth its memory"
+
+
 def test_what_the_engine_cannot_compute_the_library_does(start, monkeypatch):
     Compiler().install(monkeypatch)
     loaded = start()

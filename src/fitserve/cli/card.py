@@ -70,6 +70,42 @@ def print_verification(console: Console, report: Mapping[str, Any]) -> None:
     console.print(f"tried confined: {safe(report['confinement'])}, {report['peak_memory_bytes'] // 2**20} MiB")
 
 
+def print_optimization(console: Console, told: Mapping[str, Any]) -> None:
+    """Print which engines answer as the library does, as :func:`~fitserve.store.engines_tried.try_engines` has them."""
+    if not told["report"]:
+        console.print(f"not compiled: {safe(told['reason'] or 'no engine is at hand')}")
+        return
+    from rich.table import Column, Table
+
+    table = Table(
+        "engine", "verdict", "largest difference", "1 row", "each further row", Column("why", overflow="fold")
+    )
+    natives = [entry["native_cost"] for entry in told["report"] if entry.get("native_cost")]
+    if natives:
+        table.add_row("native", "", "", *_costs(natives[0]), "")
+    for entry in told["report"]:
+        known = [value for value in (entry.get("differences") or {}).values() if value is not None]
+        largest = f"{max(known):.2g}" if known else ""
+        words = (entry["engine"], entry["verdict"], largest, *_costs(entry.get("cost")), entry.get("reason") or "")
+        table.add_row(*map(safe, words))
+    console.print(table)
+    n_rows = max(entry.get("n_rows") or 0 for entry in told["report"])
+    source = {"cache": "; kept since an earlier start", "package": "; packed with the model"}.get(told["source"], "")
+    if n_rows:
+        console.print(f"engines were compared with the library on {n_rows} rows{source}")
+
+
+def _costs(cost: Mapping[str, float] | None) -> tuple[str, str]:
+    """What the first row of a call takes, and each further one."""
+    if not cost:
+        return "", ""
+    return _microseconds(cost["fixed_s"] + cost["per_row_s"]), _microseconds(cost["per_row_s"])
+
+
+def _microseconds(seconds: float) -> str:
+    return f"{1e6 * seconds:,.0f} µs" if seconds >= 1e-4 else f"{1e6 * seconds:.3g} µs"  # noqa: PLR2004 - three digits
+
+
 def print_urls(console: Console, url: str, example: Mapping[str, Any] | None) -> None:
     """Print where the server answers, and a line that asks it for a prediction."""
     console.print(f"\n[bold]{url}[/bold]          the service")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from fitserve.cli import EXIT_REFUSED, refuse
-from fitserve.cli.options import LOADING, with_settings
+from fitserve.cli.options import COMPILING, LOADING, with_settings
 from fitserve.errors import ArtifactError, FitserveError
 from fitserve.settings import read_settings
 
@@ -16,7 +16,7 @@ COMMAND = typer.Typer()
 
 
 @COMMAND.command()
-@with_settings(only=LOADING)
+@with_settings(only=(*LOADING, *COMPILING))
 def check(
     path: Annotated[Path, typer.Argument(metavar="PATH", help="The model file or folder.")],
     *,
@@ -25,26 +25,28 @@ def check(
 ) -> None:
     """Try a model in a confined process and print what it takes and gives.
 
-    Loads it, replays its golden samples or lets it answer rows of its own making, and reports.
+    Loads it, replays its golden samples or lets it answer rows of its own making, compiles it and proves its engines,
+    and reports.
     Leaves with 1 and the reason if it cannot be served.
     """
     import orjson
     from rich.console import Console
 
-    from fitserve.cli.card import print_model, print_verification
+    from fitserve.cli.card import print_model, print_optimization, print_verification
 
     try:
         report = verify_path(path, flags)
     except FitserveError as exc:
         raise refuse(exc) from None
     if is_json:
-        facts = {**report.pop("model"), **report}
+        facts = {**report.pop("model"), **report}  # also over the model's own word on engines, which serve in no child
         typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
         is_ready = facts["is_ready"]
     else:
         console = Console()
         print_model(console, report["model"])
         print_verification(console, report)
+        print_optimization(console, report["optimization"])
         is_ready = report["model"]["is_ready"]
     if not is_ready:
         typer.echo(f"fitserve: {path} loads, but has not answered a test row: {report['failure']}", err=True)
@@ -52,17 +54,21 @@ def check(
 
 
 def verify_path(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
-    """Read a model and try it in a confined process; nothing of it is loaded in this one.
+    """Read a model, try it and compile it in a confined process; nothing of it is loaded in this one.
 
     Raises:
         SettingsError: a flag is wrong.
         ArtifactError: it cannot be served; the text names the path and what could be done.
     """
+    from fitserve.store.engines_tried import try_engines
     from fitserve.store.repository import read_artifact
     from fitserve.store.verify import verifier_of, with_path
 
-    verifier = verifier_of(read_settings(flags)[0])
+    settings = read_settings(flags)[0]
+    verifier = verifier_of(settings)
     try:
-        return dict(verifier.verify(read_artifact(path)))
+        artifact = read_artifact(path)
+        report = dict(verifier.verify(artifact))
+        return {**report, "optimization": try_engines(artifact, verifier, settings, path)}
     except ArtifactError as exc:
         raise with_path(exc, path, verifier.policy) from exc

@@ -19,6 +19,9 @@ LOADING = (
 )  # fmt: skip
 """The settings that matter to a command that loads a model and serves nothing."""
 
+COMPILING = ("optimize", "optimize_timeout_s", "cache_dir")
+"""Those that matter besides to one that also compiles it."""
+
 
 def with_settings(
     *, only: tuple[str, ...] = (), without: tuple[str, ...] = ()

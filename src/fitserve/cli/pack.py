@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from fitserve.cli import refuse
-from fitserve.cli.options import LOADING, with_settings
+from fitserve.cli.options import COMPILING, LOADING, with_settings
 from fitserve.errors import FitserveError, SettingsError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COMMAND = typer.Typer()
 
 
 @COMMAND.command()
-@with_settings(only=LOADING)
+@with_settings(only=(*LOADING, *COMPILING[:2]))  # a package keeps its engines itself
 def pack(  # noqa: PLR0913 - one for each option
     path: Annotated[Path, typer.Argument(metavar="MODEL", help="The model file or folder.")],
     *,
@@ -41,7 +41,7 @@ def pack(  # noqa: PLR0913 - one for each option
     is_json: Annotated[bool, typer.Option("--json", help="Print what was written as JSON.")] = False,
     flags: dict[str, Any],
 ) -> None:
-    """Write a folder with a model, its signature, and golden samples that are replayed before it serves.
+    """Write a folder with a model, its signature, engines, and golden samples that are replayed before it serves.
 
     The golden samples are rows of FILE, with the outputs that the model gives here: they are stored as they are, so
     take rows that may lie beside the model. Leaves with 1 and the reason if the model cannot be served.
@@ -52,6 +52,7 @@ def pack(  # noqa: PLR0913 - one for each option
     from fitserve.store.verify import verifier_of
 
     try:
+        settings, _ = read_settings(flags)
         wanted = Wanted(
             name=_identifier("--name", name),
             version=_identifier("--version", version),
@@ -59,8 +60,9 @@ def pack(  # noqa: PLR0913 - one for each option
             classes=_labels(classes),
             n_rows=rows,
             is_forced=force,
+            optimize=settings.optimize,
+            optimize_timeout_s=settings.optimize_timeout_s,
         )
-        settings, _ = read_settings(flags)
         written = write_package(path, out, examples=examples, wanted=wanted, verifier=verifier_of(settings))
     except FitserveError as exc:
         raise refuse(exc) from None
@@ -76,7 +78,7 @@ def _print(written: Mapping[str, Any], out: Path, *, is_json: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from fitserve.cli.card import safe
+    from fitserve.cli.card import print_optimization, safe
     from fitserve.signature import count
 
     console = Console()
@@ -91,6 +93,7 @@ def _print(written: Mapping[str, Any], out: Path, *, is_json: bool) -> None:
     console.print(f"{samples}, {origin}: {outputs}; replayed, and the same.")
     if written["left_out"]:
         console.print(f"Left out, because the model does not take them: {safe(', '.join(written['left_out']))}")
+    print_optimization(console, written["optimization"])
     for warning in written["warnings"]:
         console.print(f"[yellow]warning:[/yellow] {safe(warning)}")
     console.print(f"\npin it:  --pin {written['digest']}", soft_wrap=True)

@@ -35,8 +35,9 @@ STARTED = b"\1"
 EXIT_CODE = struct.Struct("!i")
 
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS")
-_ENVIRONMENT = dict.fromkeys(_ONE_THREAD, "1") | {"JOBLIB_MULTIPROCESSING": "0"}
-"""A model whose ``n_jobs`` asks for processes works one after the other instead: confined, it could start none."""
+_ENVIRONMENT = dict.fromkeys(_ONE_THREAD, "1") | {"JOBLIB_MULTIPROCESSING": "0", "ORT_DISABLE_TELEMETRY": "1"}
+"""A model whose ``n_jobs`` asks for processes works one after the other instead: confined, it could start none.
+Nor could onnxruntime keep or send what it collects."""
 
 
 class _Template:

@@ -1,9 +1,13 @@
-"""A model is compiled to engines, and they are proven, in a confined child; its files come back, and nothing else."""
+"""A model is compiled to engines, and they are proven, in a confined child; its files come back, and nothing else.
+
+What was compiled once is taken from a package or from the cache.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +17,7 @@ import orjson
 from fitserve.confine.scratch import make_scratch, remove_scratch
 from fitserve.errors import ArtifactError
 from fitserve.estimators.model import EstimatorModel
+from fitserve.store.engine_cache import cache_of
 from fitserve.store.engines import INDEX, Engines, versions_here
 from fitserve.store.files import Folder, open_path
 from fitserve.store.loading import load_artifact
@@ -20,9 +25,11 @@ from fitserve.store.message import artifact_of, policy_of_message
 from fitserve.store.verify import enter_with, identity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fitserve.formats.base import Model
+    from fitserve.settings import Settings
+    from fitserve.store.optimization import Source
     from fitserve.store.verify import Verifier
     from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
@@ -40,6 +47,12 @@ PACKAGED = "engines/"
 """Where the engines of a package lie in it."""
 
 _FOLDER = "engines"
+
+logger = logging.getLogger(__name__)
+
+
+class NothingToCompileError(ArtifactError):
+    """There is nothing that could be compiled; the text says why."""
 
 
 def why_not_compiled(model: Model) -> str | None:
@@ -73,6 +86,58 @@ def packaged(artifact: Artifact, policy: TrustPolicy) -> Engines | None:
     return None
 
 
+def obtain(
+    artifact: Artifact,
+    verifier: Verifier,
+    settings: Settings,
+    model_path: Path | None,
+    take: Callable[[Engines, Source], bool],
+    gives_up: Callable[[], bool] = lambda: False,
+) -> None:
+    """Get the engines of an artifact: those of its package, those of the cache, else new ones. Blocks.
+
+    Several processes that ask for the same wait for the one that compiles.
+
+    Args:
+        artifact: the model.
+        verifier: loads it in a child.
+        settings: ``optimize_timeout_s`` and ``cache_dir``.
+        model_path: where it was read from; None for a live one.
+        take: is given the engines; False says that they are damaged, so that others are wanted.
+        gives_up: whether waiting for another process is no longer worth it.
+
+    Raises:
+        NothingToCompileError: it is no model that engines compute.
+        ArtifactError: as :func:`compile_artifact`.
+    """
+    if (engines := packaged(artifact, verifier.policy)) is not None and take(engines, "package"):
+        return
+    timeout_s = settings.optimize_timeout_s
+    cache = cache_of(settings, model_path)
+    if cache is None:
+        take(compile_artifact(artifact, verifier, timeout_s=timeout_s)[0], "compiled")
+        return
+    key = key_of(artifact, timeout_s)
+
+    def takes_kept() -> bool:
+        if (kept := cache.get(key)) is None:
+            return False
+        with contextlib.suppress(ArtifactError):
+            if take(Engines.of(kept), "cache"):
+                return True
+        logger.debug("compiled engines in the cache are damaged, and made again")
+        return False
+
+    if takes_kept():
+        return
+    with cache.locked(key, 2 * timeout_s, gives_up):
+        if takes_kept():  # another process has compiled it meanwhile
+            return
+        engines, files = compile_artifact(artifact, verifier, timeout_s=timeout_s)
+        cache.put(key, files)
+    take(engines, "compiled")
+
+
 def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float) -> tuple[Engines, dict[str, bytes]]:
     """Compile a model in a confined child of low priority. Blocks.
 
@@ -80,6 +145,7 @@ def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float
         The engines that were proven, and the same as files.
 
     Raises:
+        NothingToCompileError: it is no model that engines compute.
         UntrustedArtifactError: the policy does not let it be loaded.
         ArtifactError: it cannot be loaded, the child crashed or did not end in time, or there is no place for
             its files.
@@ -89,7 +155,7 @@ def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float
         msg = "cannot be compiled: there is no place for temporary files"
         raise ArtifactError(msg)
     try:
-        replace(verifier, deadline_s=timeout_s).run_in(
+        answer = replace(verifier, deadline_s=timeout_s).run_in(
             scratch,
             "fitserve.store.compile:compile_task",
             artifact,
@@ -97,6 +163,8 @@ def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float
             niceness=NICENESS,
             compile_s=timeout_s * PROVING_PART,
         )
+        if answer["nothing"] is not None:
+            raise NothingToCompileError(answer["nothing"])
         opened = open_path(scratch / _FOLDER)
         if not isinstance(opened, Folder):
             msg = "cannot be compiled: the child has left no engines"
@@ -108,28 +176,34 @@ def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float
         remove_scratch(scratch)
 
 
+def no_engine(report: Sequence[Mapping[str, Any]], reason: str | None) -> ArtifactError:
+    """The error of a model that must have an engine and has none, with the reasons of each."""
+    refusals = [f"{entry.get('engine')}: {entry['reason']}" for entry in report if entry.get("reason")]
+    return ArtifactError(f"has no compiled engine, and optimize = require: {'; '.join(refusals) or reason}")
+
+
 def compile_task(request: Mapping[str, Any], blobs: Sequence[memoryview]) -> dict[str, Any]:
     """In the child: load the model, compile it, and leave what was proven in the folder that is given.
 
     Raises:
-        ArtifactError: it cannot be loaded, or there is nothing to compile.
+        ArtifactError: it cannot be loaded.
     """
     if "memory_bytes" in request:
         artifact, policy, _ = enter_with(request, blobs, prepare=_import_compilers)
     else:
         artifact, policy = artifact_of(request["artifact"], blobs), policy_of_message(request["policy"])
     model = load_artifact(artifact, policy).model
-    if not isinstance(model, EstimatorModel):
-        msg = f"cannot be compiled: {why_not_compiled(model)}"
-        raise ArtifactError(msg)
+    if (why := why_not_compiled(model)) is not None:
+        return {"nothing": why}
     from fitserve.optimize.compile import compile_model
 
+    assert isinstance(model, EstimatorModel)  # why_not_compiled has looked
     compiled, report = compile_model(model, deadline_s=request["compile_s"])
     folder = Path(request["scratch"], _FOLDER)
     folder.mkdir()
     for name, data in Engines(tuple(compiled), tuple(report), versions_here()).files().items():
         (folder / name).write_bytes(data)
-    return {}
+    return {"nothing": None}
 
 
 def _import_compilers() -> None:

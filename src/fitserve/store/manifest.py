@@ -135,12 +135,14 @@ class PackageManifest(Manifest):
 
     Attributes:
         model: the model's file, or its folder where it is one (MLflow), below the package.
+        engines: the compiled engines that lie below ``engines/``, which has an index that tells the rest.
         files: sha256 in hex of every file of the package but the manifest itself, by path.
     """
 
     schema_version: Literal[1] = Field(alias="schema")
     model: _Path
     golden: _Path | None = None
+    engines: tuple[Annotated[str, Field(pattern=r"^[a-z0-9-]{1,32}$")], ...] = Field(default=(), max_length=16)
     packed_at: datetime | None = None
     libraries: dict[str, Annotated[str, Field(max_length=64)]] = Field(default_factory=dict, max_length=1000)
     files: dict[_Path, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
@@ -157,7 +159,7 @@ class PackageManifest(Manifest):
             for entry in self.inputs or ()
         ]
         filled = {key: value for key, value in document.items() if value not in ({}, [], ())}
-        order = ("schema", "name", "version", "format", "model", "golden", "packed_at")
+        order = ("schema", "name", "version", "format", "model", "golden", "engines", "packed_at")
         return tomli_w.dumps({key: filled[key] for key in (*order, *filled) if key in filled})
 
     def check_files(self, found: Mapping[str, str]) -> None:

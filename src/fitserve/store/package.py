@@ -11,11 +11,15 @@ import contextlib
 import hashlib
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
 
 from fitserve.errors import ArtifactError, InvalidInputError
 from fitserve.estimators.walk import parts_of
 from fitserve.formats import identify
+from fitserve.store.compile import PACKAGED
+from fitserve.store.engines import INDEX
+from fitserve.store.engines_tried import engines_to_pack
 from fitserve.store.examples import ORIGIN, Examples, example_of, fit_rows, learn_fields, read_examples
 from fitserve.store.files import write_folder
 from fitserve.store.golden import GOLDEN_FILE, MAX_GOLDEN_ROWS, golden_json, record, replay
@@ -58,6 +62,8 @@ class Wanted:
         classes: labels for a model that only knows 0, 1, ….
         n_rows: the most golden rows.
         is_forced: an existing package is replaced.
+        optimize: whether engines are compiled and packed; as the setting.
+        optimize_timeout_s: how long that may take.
     """
 
     name: str | None = None
@@ -66,6 +72,8 @@ class Wanted:
     classes: tuple[str, ...] | None = None
     n_rows: int = GOLDEN_ROWS
     is_forced: bool = False
+    optimize: Literal["auto", "off", "require"] = "off"
+    optimize_timeout_s: float = 120.0
 
 
 def pack(source: Path, out: Path, *, examples: Path | None, wanted: Wanted, verifier: Verifier) -> dict[str, Any]:
@@ -107,6 +115,11 @@ def pack(source: Path, out: Path, *, examples: Path | None, wanted: Wanted, veri
         pins = policy.pins | {packed.digest} if is_vouched else policy.pins
         again = replace(verifier, policy=replace(policy, pins=pins, verify_key=None))
         report = again.run("fitserve.store.package:replay_task", packed)
+        engines, optimization = engines_to_pack(packed, again, wanted.optimize, wanted.optimize_timeout_s)
+        if engines:
+            files = _contents(artifact, answer, engines)
+            write_folder(out, files, is_replacing=True)
+            packed = read_artifact(out)
     sizes = {path: len(data) for path, data in files.items()}
     return {
         "name": packed.name,
@@ -119,6 +132,7 @@ def pack(source: Path, out: Path, *, examples: Path | None, wanted: Wanted, veri
         "left_out": answer["left_out"],
         "warnings": answer["warnings"],
         "golden": report,
+        "optimization": optimization,
     }
 
 
@@ -241,18 +255,25 @@ def begin(request: dict[str, Any], blobs: Sequence[memoryview]) -> tuple[Artifac
     return artifact, lambda wanted: load_artifact(wanted, policy)
 
 
-def _contents(artifact: Artifact, answer: Mapping[str, Any]) -> dict[str, bytes]:
+def _contents(
+    artifact: Artifact, answer: Mapping[str, Any], engines: Mapping[str, bytes] = MappingProxyType({})
+) -> dict[str, bytes]:
     """Every file of the package, by its path in it."""
     if MLFLOW in artifact.files:
         model = MODEL_FOLDER
         files = {f"{MODEL_FOLDER}/{path}": data for path, data in artifact.files.items()}
     elif artifact.files:
         model = next(path for path, data in artifact.files.items() if data is artifact.data)
-        files = {path: data for path, data in artifact.files.items() if path not in _OWN_FILES}
+        files = {
+            path: data
+            for path, data in artifact.files.items()
+            if path not in _OWN_FILES and not path.startswith(PACKAGED)  # a package is packed anew
+        }
     else:
         model = artifact.file_name if artifact.file_name not in _OWN_FILES else f"model-{artifact.file_name}"
         files = {model: artifact.data}
     files[GOLDEN_FILE] = golden_json(Golden(**answer["golden"]))
+    files |= {f"{PACKAGED}{name}": data for name, data in engines.items()}
     manifest = PackageManifest(
         schema=1,
         name=artifact.name,
@@ -260,6 +281,7 @@ def _contents(artifact: Artifact, answer: Mapping[str, Any]) -> dict[str, bytes]
         format=answer["format"],
         model=model,
         golden=GOLDEN_FILE,
+        engines=tuple(sorted(name.removesuffix(".bin") for name in engines if name != INDEX)),
         packed_at=datetime.now(UTC).replace(microsecond=0),
         example=answer["example"],
         classes=answer["classes"],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import logging
+import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,9 +19,8 @@ import numpy as np
 from fitserve.errors import ArtifactError
 from fitserve.estimators.model import EstimatorModel
 from fitserve.estimators.onnx import OnnxModel
-from fitserve.store.compile import compile_artifact, key_of, packaged, why_not_compiled
-from fitserve.store.engine_cache import cache_of
-from fitserve.store.engines import Engines
+from fitserve.store.compile import no_engine, obtain, why_not_compiled
+from fitserve.store.cost import Cost
 from fitserve.store.forms import Form
 from fitserve.store.loading import LARGE_BYTES, give_back_memory
 from fitserve.store.made_rows import scattered_rows, self_made_rows
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from fitserve.settings import Settings
     from fitserve.signature import Inputs
     from fitserve.store.catalog import LoadedModel
+    from fitserve.store.engines import Engines
     from fitserve.store.optimization import Source
     from fitserve.store.trial import Predict
     from fitserve.store.verify import Verifier
@@ -52,6 +53,10 @@ COMPARED_ROWS = (1, 64, 1000)
 
 WORTH = 0.9
 """An engine must take at most this part of the native time: less gain is within what measuring is off by."""
+
+GAIN_S, GAIN_PER_ROW_S = 5e-6, 5e-7
+"""And it must save at least so much of a call and of each row, a tenth to a half of what reading and answering them
+takes: its runtime takes tens of MiB of memory. A logistic regression in its plain form has nothing to gain."""
 
 AFTER_S = 0.5
 """How long a version serves before it is compiled: its first requests have the processor for themselves."""
@@ -127,10 +132,7 @@ class Optimizer:
             self._run(*planned)
         if len(loaded.forms.all) > 1 or isinstance(loaded.model, OnnxModel):
             return
-        state = loaded.optimization
-        refusals = [f"{entry.get('engine')}: {entry.get('reason')}" for entry in state.report if entry.get("reason")]
-        msg = f"has no compiled engine, and optimize = require: {'; '.join(refusals) or state.reason}"
-        raise ArtifactError(msg)
+        raise no_engine(loaded.optimization.report, loaded.optimization.reason)
 
     def _run_later(self, loaded: LoadedModel, artifact: Artifact, verifier: Verifier) -> None:
         time.sleep(AFTER_S)
@@ -144,7 +146,14 @@ class Optimizer:
                 if self._latest is not loaded:
                     state.state, state.reason = "off", "another version came before it was compiled"
                     return
-                self._optimize(loaded, artifact, verifier)
+                obtain(
+                    artifact,
+                    verifier,
+                    self._settings,
+                    self._model_path,
+                    lambda engines, source: self._serve(loaded, engines, source),
+                    lambda: self._is_stopping,
+                )
             state.state = "done"
         except ArtifactError as exc:
             state.state, state.reason = "failed", str(exc)
@@ -165,30 +174,6 @@ class Optimizer:
         if self._importing.acquire(timeout=_END_S):
             self._importing.release()
 
-    def _optimize(self, loaded: LoadedModel, artifact: Artifact, verifier: Verifier) -> None:
-        if (engines := packaged(artifact, verifier.policy)) is not None and self._serve(loaded, engines, "package"):
-            return
-        timeout_s = self._settings.optimize_timeout_s
-        cache = cache_of(self._settings, self._model_path)
-        if cache is None:
-            self._serve(loaded, compile_artifact(artifact, verifier, timeout_s=timeout_s)[0], "compiled")
-            return
-        key = key_of(artifact, timeout_s)
-        with cache.locked(key, 2 * timeout_s, lambda: self._is_stopping):
-            if (kept := cache.get(key)) is not None:
-                if self._serve_kept(loaded, kept):
-                    return
-                logger.debug("compiled engines in the cache are damaged, and made again")
-            engines, files = compile_artifact(artifact, verifier, timeout_s=timeout_s)
-            cache.put(key, files)
-        self._serve(loaded, engines, "compiled")
-
-    def _serve_kept(self, loaded: LoadedModel, files: dict[str, bytes]) -> bool:
-        try:
-            return self._serve(loaded, Engines.of(files), "cache")
-        except ArtifactError:
-            return False
-
     def _serve(self, loaded: LoadedModel, engines: Engines, source: Source) -> bool:
         """Load engines, compare and measure them, and let the fastest serve.
 
@@ -198,6 +183,7 @@ class Optimizer:
         with self._importing:
             if self._is_stopping:
                 return True
+            os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else importing it starts a thread that calls home
             candidates = _Candidates(loaded, self._settings.optimize_memory_bytes)
             report = [dict(entry) for entry in engines.report]
             for compiled in engines.compiled:
@@ -226,17 +212,23 @@ class _Candidates:
         self._loaded = loaded
         self._left_bytes = memory_bytes
         model = loaded.model
-        self._rows = [*self_made_rows(model.signature)[:CHECK_ROWS], *scattered_rows(model, CHECK_ROWS)]
-        self._inputs = model.signature.check(self._rows)
+        rows = [*self_made_rows(model.signature)[:CHECK_ROWS], *scattered_rows(model, CHECK_ROWS)]
+        self._inputs = model.signature.check(rows)
         self._expected = model.predict(self._inputs)
+        # Of a row with a null an engine may leave the answer to the library: it would be measured instead.
+        self._timed_rows = [row for row in rows if not _has_null(row)] or rows
         native = loaded.forms.native
-        measured = measured_cost(native.predict, model.signature, self._rows)
+        measured = measured_cost(native.predict, model.signature, self._timed_rows)
         # The event loop may learn meanwhile: then one call counts for more or less than it should.
         native.cost.fixed_s, native.cost.per_row_s = measured.fixed_s, measured.per_row_s
         self._forms: list[Form] = []
 
     def add(self, compiled: Compiled, entry: dict[str, Any]) -> str | None:
         """Take an engine into account; return why not, if it is not what was proven."""
+        costs: list[Any] = [entry.get(name) for name in ("cost", "native_cost")]
+        if all(costs) and not any(_is_worth(Cost(**costs[0]), Cost(**costs[1]), n) for n in COMPARED_ROWS):
+            entry["reason"] = "it saves too little to be worth its memory"
+            return None
         from fitserve.optimize.compile import load_compiled
 
         needs = int(entry.get("memory_bytes") or 0)
@@ -249,7 +241,7 @@ class _Candidates:
             predict = load_compiled(compiled, model)
             if not is_same(self._expected, predict(self._inputs, ())):
                 return "it answers otherwise in this process than the library does"
-            cost = measured_cost(predict, model.signature, self._rows)
+            cost = measured_cost(predict, model.signature, self._timed_rows)
         except Exception as exc:  # noqa: BLE001 - native code that reads a file may raise anything
             return f"it raised {type(exc).__name__} in this process"
         self._left_bytes -= needs
@@ -261,9 +253,14 @@ class _Candidates:
         native, found = self._loaded.forms.native, []
         for n_rows in COMPARED_ROWS:
             best = min(self._forms, key=lambda form, n=n_rows: form.cost.expected_s(n), default=None)  # type: ignore[misc]
-            if best and best.cost.expected_s(n_rows) < WORTH * native.cost.expected_s(n_rows) and best not in found:
+            if best and best not in found and _is_worth(best.cost, native.cost, n_rows):
                 found.append(best)
         return found
+
+
+def _is_worth(engine: Cost, native: Cost, n_rows: int) -> bool:
+    took_s, natively_s = engine.expected_s(n_rows), native.expected_s(n_rows)
+    return took_s < WORTH * natively_s and natively_s - took_s > GAIN_S + GAIN_PER_ROW_S * n_rows
 
 
 def with_native_errors(engine: Predict, native: Predict) -> Predict:
@@ -291,6 +288,10 @@ def _is_same(a: Any, b: Any) -> bool:
     if a.dtype.kind == b.dtype.kind == "f":
         return bool(np.allclose(a, b, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True))
     return bool(a.tolist() == b.tolist())
+
+
+def _has_null(row: Any) -> bool:
+    return None in (row.values() if isinstance(row, dict) else row)
 
 
 def _gain(form: Form, native: Form) -> str:
