@@ -22,8 +22,9 @@ import fitserve.protocols
 from fitserve.apidocs import add_pages
 from fitserve.engine.batcher import Batcher
 from fitserve.engine.core import Engine
-from fitserve.engine.executor import Executor, usable_cpus
+from fitserve.engine.executor import Executor
 from fitserve.errors import FitserveError, ModelNotReadyError, SettingsError
+from fitserve.estimators.threads import one_thread_here, usable_cpus
 from fitserve.observe.logs import CLIENT_CLOSED, AccessLog, choose_format
 from fitserve.observe.metrics import Metrics
 from fitserve.observe.siblings import server_folder
@@ -303,6 +304,7 @@ class FitserveApp(FastAPI):
                     task.add_done_callback(self._tasks.discard)
 
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
+        one_thread_here()
         # In each of its full rounds the collector would look through all that has been imported.
         gc.collect()
         gc.freeze()

@@ -39,6 +39,9 @@ async def app(scope: Scope, receive: Receive, send: Send) -> None:
 
 @cache
 def _application() -> FitserveApp:
+    from fitserve.estimators.threads import bound_pools, usable_cpus
+
+    bound_pools(usable_cpus())
     from fitserve.app import FitserveApp, refuse_to_confine
     from fitserve.observe.logs import choose_format, configure_logging
     from fitserve.settings import read_settings

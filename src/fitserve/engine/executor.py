@@ -7,7 +7,6 @@ import contextlib
 import os
 import threading
 from functools import partial
-from pathlib import Path
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -79,16 +78,3 @@ def _settle(future: asyncio.Future[Any], result: object, error: BaseException | 
         future.set_exception(RuntimeError("StopIteration"))
     else:
         future.set_exception(error)
-
-
-def usable_cpus() -> int:
-    """The processors that this process may use: those it is pinned to, within the cgroup's quota.
-
-    Source: https://docs.kernel.org/admin-guide/cgroup-v2.html (cpu.max)
-    """
-    n_cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else (os.cpu_count() or 1)
-    try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
-    except (OSError, ValueError):
-        return n_cpus
-    return n_cpus if quota == "max" else max(1, min(n_cpus, round(int(quota) / int(period))))

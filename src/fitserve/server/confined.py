@@ -13,6 +13,7 @@ from fitserve.confine.child import shared_template
 from fitserve.confine.sandbox import Sandbox, enter
 from fitserve.confine.scratch import make_scratch
 from fitserve.errors import SettingsError
+from fitserve.estimators.threads import bound_pools, usable_cpus
 from fitserve.store.engine_cache import cache_of, prune
 
 if TYPE_CHECKING:
@@ -58,6 +59,7 @@ def confined(
     cache = None if settings.optimize == "off" else cache_of(settings, settings.model_path)
     if cache is not None:
         prune(cache.folder.parent)  # inside, it may remove nothing of other models
+    bound_pools(max(1, usable_cpus() // settings.workers))
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it could neither keep nor send any, and says so
     sandbox = Sandbox(writable=own, connect=settings.destinations)
     template = shared_template(tuple(preload), sandbox=sandbox, removes=(*own, *removes))

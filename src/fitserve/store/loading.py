@@ -18,12 +18,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ArtifactError, FitserveError, clip
+from fitserve.estimators.model import EstimatorModel
+from fitserve.estimators.threads import bound_jobs, jobs_of, usable_cpus
 from fitserve.formats import identify
 from fitserve.formats.base import hooks_of
 from fitserve.store.catalog import LoadedModel
 from fitserve.store.forms import NATIVE, Form, Forms
 from fitserve.store.repository import IDENTIFIER, digest_version
-from fitserve.store.trial import try_model
+from fitserve.store.trial import TRIAL_ROWS, try_model
 from fitserve.trust.judge import require_vouched
 from fitserve.types import Artifact
 
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from fitserve.formats.base import Model
+    from fitserve.store.cost import Cost
+    from fitserve.store.trial import Trial
     from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Hooks
 
@@ -39,6 +43,10 @@ logger = logging.getLogger(__name__)
 
 LARGE_BYTES = 16 * 2**20
 """Of a smaller model it is not worth a tenth of a second to give back the memory that loading took."""
+
+THREADS_FROM_S = 0.05
+"""Where :data:`~fitserve.store.trial.TRIAL_ROWS` rows take longer, ``n_jobs`` of the estimator counts, as far as there
+are processors. Starting threads takes a call some milliseconds, and requests are many calls at once already."""
 
 KEPT = ("confinement", "golden", "n_self_made_rows")
 """What of a report stays with the loaded model, to be shown."""
@@ -64,7 +72,7 @@ def load_artifact(artifact: Artifact, policy: TrustPolicy, *, report: Mapping[st
     extend_path(policy.code_path)
     model = found.load(artifact, policy)
     _start(model)
-    cost, trial = try_model(model)
+    cost, trial = _tried(model)
     return LoadedModel(
         name=artifact.name,
         version=artifact.version,
@@ -79,6 +87,18 @@ def load_artifact(artifact: Artifact, policy: TrustPolicy, *, report: Mapping[st
         forms=Forms(Form(NATIVE, model.predict, cost)),
         trial=trial,
     )
+
+
+def _tried(model: Model) -> tuple[Cost, Trial]:
+    """Try a model with as many threads as are good for it: one, unless a call of some rows takes long."""
+    if not isinstance(model, EstimatorModel) or not (jobs := jobs_of(model.estimator)):
+        return try_model(model)
+    bound_jobs(jobs, 1)
+    cost, trial = try_model(model)
+    if (n_cpus := usable_cpus()) > 1 and trial.has_answered and cost.expected_s(TRIAL_ROWS) > THREADS_FROM_S:
+        bound_jobs(jobs, n_cpus)
+        return try_model(model)
+    return cost, trial
 
 
 def _start(model: Model) -> None:
@@ -168,7 +188,7 @@ def adopt(estimator: object, *, name: str, version: str | None) -> tuple[LoadedM
     except Exception:  # noqa: BLE001 - a live model need not be picklable
         data = b""
     digest = hashlib.sha256(data or os.urandom(16)).hexdigest()
-    cost, trial = try_model(model)
+    cost, trial = _tried(model)
     loaded = LoadedModel(
         name=name,
         version=version or digest_version(digest),
