@@ -10,7 +10,6 @@ import contextlib
 import time
 import warnings
 from dataclasses import replace
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, Final
 
@@ -89,7 +88,7 @@ def load_compiled(compiled: Compiled, model: EstimatorModel) -> Predict:
     Raises:
         Exception: whatever the runtime raises for data that are damaged or not its own.
     """
-    return Answers(RUNS[compiled.engine](compiled.data, compiled.note), model, compiled.note)
+    return Answers(_run_of(compiled), model, compiled.note)
 
 
 class _Proof:
@@ -149,17 +148,12 @@ def _judged(compiled: Compiled, proof: _Proof, entry: dict[str, Any]) -> Compile
     """
     model, evidence = proof.model, proof.evidence()
     least_bytes = estimated_bytes(compiled.engine, len(compiled.data))
-    predict, memory_bytes = memory_of(lambda: load_compiled(compiled, model), least_bytes=least_bytes)
-    entry["memory_bytes"] = memory_bytes
-    compiled, predict = _free_of_company(compiled, predict, model, evidence)
-    is_label = compiled.note["kind"] != "values" or np.dtype(compiled.note["dtypes"][0]).kind != "f"
-    judged = partial(judge, evidence=evidence, is_label=is_label, ends_s=proof.ends_s)
-    tolerance = TOLERANCE[compiled.engine]
-    if evidence.nulls and judged(predict, tables=[evidence.random, evidence.edges]).why_not(tolerance) is None:
-        compiled = _with_left_nulls(compiled, model, evidence, lambda *of: judged(of[0], tables=of[1]))
-        predict = load_compiled(compiled, model)
-    verdict = judged(predict, tables=evidence.tables)
-    reason = verdict.why_not(tolerance)
+    run, entry["memory_bytes"] = memory_of(lambda: _run_of(compiled), least_bytes=least_bytes)
+    compiled, run = _free_of_company(compiled, run, proof)
+    trial = _Trial(run, proof, compiled)
+    left, verdict = trial.left_nulls()
+    compiled = replace(compiled, note=compiled.note | {"left_nulls": left})
+    reason = verdict.why_not(trial.tolerance)
     inputs = evidence.random.chunks[0][0]
     entry |= {
         "verdict": "used" if reason is None else "refused",
@@ -168,58 +162,69 @@ def _judged(compiled: Compiled, proof: _Proof, entry: dict[str, Any]) -> Compile
         "n_threshold_rows": evidence.edges.n_rows,
         "n_unequal": verdict.n_unequal,
         "differences": {name: finite(largest) for name, largest in verdict.differences.items()},
-        "left_nulls": [model.signature.names[i] for i in compiled.note["left_nulls"]],
-        "cost": cost_of(predict, inputs),
+        "left_nulls": [model.signature.names[i] for i in left],
+        "cost": cost_of(Answers(run, model, compiled.note), inputs),
         "native_cost": cost_of(model.predict, inputs),
     }
     return compiled if reason is None else None
 
 
-def _with_left_nulls(
-    compiled: Compiled, model: EstimatorModel, evidence: Evidence, judged: Callable[[Predict, list[Table]], Verdict]
-) -> Compiled:
-    """The form that leaves nulls to the library in those columns in which it answers them otherwise."""
-    tolerance = TOLERANCE[compiled.engine]
+class _Trial:
+    """A form under judgement, which may leave nulls to the library."""
 
-    def is_alike(form: Compiled, tables: list[Table]) -> bool:
+    def __init__(self, run: Run, proof: _Proof, compiled: Compiled) -> None:
+        self.tolerance = TOLERANCE[compiled.engine]
+        self._run, self._model, self._note = run, proof.model, compiled.note
+        self._evidence, self._ends_s = proof.evidence(), proof.ends_s
+        self._is_label = compiled.note["kind"] != "values" or np.dtype(compiled.note["dtypes"][0]).kind != "f"
+
+    def left_nulls(self) -> tuple[list[int], Verdict]:
+        """The columns whose nulls the library must answer, and what is to be said of the form that leaves them."""
+        evidence, left = self._evidence, list(self._note["left_nulls"])
+        verdict = self._verdict([evidence.random, evidence.edges], left)
+        if not evidence.nulls or verdict.why_not(self.tolerance):
+            return left, verdict
+        nulls = list(evidence.nulls.values())
+        if not self._is_alike(nulls, left):
+            columns = [i for i in evidence.nulls if i >= 0]
+            left = [i for i in columns if i in left or not self._is_alike([evidence.nulls[i]], left)]
+            left = left if self._is_alike(nulls, left) else columns
+        return left, self._verdict(evidence.tables, left)
+
+    def _verdict(self, tables: list[Table], left: list[int]) -> Verdict:
+        form = Answers(self._run, self._model, self._note | {"left_nulls": left})
+        return judge(form, evidence=self._evidence, tables=tables, is_label=self._is_label, ends_s=self._ends_s)
+
+    def _is_alike(self, tables: list[Table], left: list[int]) -> bool:
         try:
-            return judged(load_compiled(form, model), tables).why_not(tolerance) is None
+            return self._verdict(tables, left).why_not(self.tolerance) is None
         except NotCompiledError:
             raise
         except Exception:  # noqa: BLE001 - the runtime's own, on nulls
             return False
 
-    columns = [i for i in evidence.nulls if i >= 0]
-    before = compiled.note["left_nulls"]
-    if is_alike(compiled, list(evidence.nulls.values())):
-        return compiled
-    strange = [i for i in columns if i in before or not is_alike(compiled, [evidence.nulls[i]])]
-    left = replace(compiled, note=compiled.note | {"left_nulls": strange})
-    if is_alike(left, list(evidence.nulls.values())):
-        return left
-    return replace(compiled, note=compiled.note | {"left_nulls": columns})
+
+def _run_of(compiled: Compiled) -> Run:
+    return RUNS[compiled.engine](compiled.data, compiled.note)
 
 
-def _free_of_company(
-    compiled: Compiled, predict: Predict, model: EstimatorModel, evidence: Evidence
-) -> tuple[Compiled, Predict]:
+def _free_of_company(compiled: Compiled, run: Run, proof: _Proof) -> tuple[Compiled, Run]:
     """The form with the least padding under which the bits of a row do not depend on others.
 
     Raises:
         NotCompiledError: there is none.
     """
-    if is_free_of_company(predict, evidence.random):
-        return compiled, predict
-    is_graph = "padding" in compiled.note
-    if is_graph or compiled.note["before"] is not None:
+    table = proof.evidence().random
+    if is_free_of_company(Answers(run, proof.model, compiled.note), table):
+        return compiled, run
+    before = compiled.note.get("before")
+    if "padding" in compiled.note or before is not None:
         for padding in PADDINGS[1:]:
-            note = compiled.note | (
-                {"padding": padding} if is_graph else {"before": compiled.note["before"] | {"padding": padding}}
-            )
-            padded = replace(compiled, note=note)
-            predict = load_compiled(padded, model)
-            if is_free_of_company(predict, evidence.random):
-                return padded, predict
+            changed = {"padding": padding} if before is None else {"before": before | {"padding": padding}}
+            padded = replace(compiled, note=compiled.note | changed)
+            run = _run_of(padded)
+            if is_free_of_company(Answers(run, proof.model, padded.note), table):
+                return padded, run
     msg = "the bits of a row depend on the rows beside it"
     raise NotCompiledError(msg)
 

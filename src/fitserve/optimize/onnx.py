@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from fitserve.optimize.base import Run
-    from fitserve.optimize.split import Split
     from fitserve.signature import Field, Inputs, Signature
 
 OPSETS: Final = {"": 18, "ai.onnx.ml": 3}
@@ -96,19 +95,18 @@ class Graph(NamedTuple):
     outputs: list[str]
 
 
-def compile_graph(parts: Split, estimator: Any, signature: Signature, *, floats: str) -> Graph:
+def compile_graph(estimator: Any, signature: Signature, *, floats: str) -> Graph:
     """Convert an estimator, with one input or one for each column. Raises whatever the converter meets at last.
 
     Args:
-        parts: of the estimator. Trees that cast their input get float32, whatever the steps before compute in.
-        estimator: the whole.
+        estimator: fitted, by steps that skl2onnx knows.
         signature: of the model. A column that no engine can take is left out: the steps may not look at it.
         floats: ``float64`` or ``float32``: in which numbers enter.
     """
     failure: Exception | None = None
     for by_column in layouts_of(signature):
         try:
-            data = _converted(parts, estimator, signature, floats, by_column=by_column)
+            data = _converted(estimator, signature, floats, by_column=by_column)
             outputs = [output.name for output in start_session(data).get_outputs()]
         except Exception as exc:  # noqa: BLE001 - the converter raises whatever it meets
             failure = exc
@@ -118,41 +116,41 @@ def compile_graph(parts: Split, estimator: Any, signature: Signature, *, floats:
     raise failure
 
 
-def _converted(parts: Split, estimator: Any, signature: Signature, floats: str, *, by_column: bool) -> bytes:
+def _converted(estimator: Any, signature: Signature, floats: str, *, by_column: bool) -> bytes:
     fields = [replace(f, kind="numeric") if f.kind == "boolean" else f for f in signature.inputs if is_usable(f)]
     types = types_of(fields, floats, by_column=by_column)
     if not types:
         msg = "no column is one that an engine can take"
         raise NotCompiledError(msg)
-    if floats == "float64" and parts.before is not None and parts.is_casting:
-        from skl2onnx.common.data_types import FloatTensorType
-
-        width = int(parts.final.n_features_in_)
-        final = to_proto(parts.final, [("X", FloatTensorType([None, width]))])
-        proto = _behind(to_proto(parts.before, types), final)
-    else:
-        proto = to_proto(estimator, types)
-    return bytes(proto.SerializeToString())
+    proto = to_proto(estimator, types)
+    return bytes((_with_casting_trees(proto) if floats == "float64" else proto).SerializeToString())
 
 
-def _behind(before: Any, final: Any) -> Any:
-    """One graph of two, the output of the first cast to the float32 that the second takes."""
-    from onnx import TensorProto, compose, helper
+def _with_casting_trees(proto: Any) -> Any:
+    """A graph of float64 whose trees see their input cast to float32, as scikit-learn's do, and add up in float64.
 
-    final = compose.add_prefix(final, "final_")
-    cast = helper.make_node(
-        "Cast", [before.graph.output[0].name], [final.graph.input[0].name], to=int(TensorProto.FLOAT)
-    )
-    graph = helper.make_graph(
-        [*before.graph.node, cast, *final.graph.node],
-        "fitserve",
-        before.graph.input,
-        final.graph.output,
-        [*before.graph.initializer, *final.graph.initializer],
-    )
-    opsets = {one.domain: one.version for one in (*before.opset_import, *final.opset_import)}
-    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid(*one) for one in opsets.items()])
-    proto.ir_version = max(before.ir_version, final.ir_version)
+    ONNX Runtime adds in the floats of the input, but gives float32, whatever the converter has declared.
+    """
+    from onnx import TensorProto, helper
+
+    def cast(before: str, after: str, dtype: int) -> Any:
+        return helper.make_node("Cast", [before], [after], to=dtype)
+
+    nodes = []
+    for number, node in enumerate(proto.graph.node):
+        if not node.op_type.startswith("TreeEnsemble"):
+            nodes.append(node)
+            continue
+        before, after, name = node.input[0], node.output[-1], f"fitserve_tree_{number}"
+        node.input[0], node.output[len(node.output) - 1] = f"{name}_in", f"{name}_out"
+        nodes += [cast(before, f"{name}_32", TensorProto.FLOAT), cast(f"{name}_32", f"{name}_in", TensorProto.DOUBLE)]
+        nodes += [node, cast(f"{name}_out", after, TensorProto.DOUBLE)]
+    if len(nodes) > len(proto.graph.node):
+        del proto.graph.node[:]
+        proto.graph.node.extend(nodes)
+        for output in proto.graph.output:
+            if output.type.tensor_type.elem_type == TensorProto.FLOAT:
+                output.type.tensor_type.elem_type = TensorProto.DOUBLE
     return proto
 
 

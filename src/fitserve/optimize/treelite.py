@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -17,7 +17,6 @@ from fitserve.formats.base import require
 from fitserve.optimize.base import NotCompiledError
 from fitserve.optimize.onnx import compile_graph, onnx_run
 from fitserve.optimize.rewrite import without_encoder
-from fitserve.optimize.split import Split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +25,11 @@ if TYPE_CHECKING:
 
     from fitserve.estimators.model import EstimatorModel
     from fitserve.optimize.base import Run
+    from fitserve.optimize.split import Split
     from fitserve.signature import Inputs, Label
+
+ZERO: Final = float(np.float32(1e-35))
+"""Source: ``kZeroThreshold`` in https://github.com/microsoft/LightGBM/blob/master/include/LightGBM/meta.h"""
 
 
 def compile_trees(parts: Split, model: EstimatorModel) -> tuple[bytes, dict[str, Any]]:
@@ -38,8 +41,7 @@ def compile_trees(parts: Split, model: EstimatorModel) -> tuple[bytes, dict[str,
     note |= {"levels": None, "order": None}
     before, final = b"", parts.final
     if parts.before is not None:
-        alone = Split(None, parts.before)
-        graph = compile_graph(alone, parts.before, model.signature, floats="float64")
+        graph = compile_graph(parts.before, model.signature, floats="float64")
         before = graph.data
         note["before"] = {"inputs": graph.inputs, "outputs": graph.outputs[:1], "padding": 1}
         note["n_before_bytes"] = len(before)
@@ -61,13 +63,23 @@ def _is_sparse(before: Any, model: EstimatorModel) -> bool:
 def _trees(library: str | None, final: Any) -> Any:
     treelite = require("treelite", "convert")
     if library == "lightgbm":
-        return treelite.frontend.from_lightgbm(final.booster_)
+        return treelite.frontend.from_lightgbm(_without_zero(final.booster_))
     if library == "xgboost":
         booster = final.get_booster()
         best = booster.attr("best_iteration")
         # The wrapper stops at the best round.
         return treelite.frontend.from_xgboost(booster if best is None else booster[: int(best) + 1])
     return require("treelite.sklearn", "convert").import_model(final)
+
+
+def _without_zero(booster: Any) -> Any:
+    """A LightGBM booster whose thresholds below zero are below all that it takes for zero.
+
+    It takes numbers up to :data:`ZERO` for 0, which is greater than the threshold -ZERO; treelite does not.
+    """
+    text = booster.model_to_string()
+    changed = text.replace(f"{-ZERO:.17g}", f"{np.nextafter(-ZERO, -1.0):.17g}")
+    return booster if changed == text else type(booster)(model_str=changed)
 
 
 def treelite_run(data: bytes, note: dict[str, Any]) -> Run:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -12,12 +13,14 @@ from fitserve.optimize.onnx import compile_graph
 from fitserve.optimize.rewrite import without_imputers
 from fitserve.optimize.split import BOOSTERS, split
 from fitserve.optimize.treelite import compile_trees
+from fitserve.optimize.trees import trees_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from fitserve.estimators.model import EstimatorModel
     from fitserve.optimize.base import Engine
+    from fitserve.optimize.onnx import Graph
     from fitserve.optimize.split import Split
 
 ARGMAX: Final = ARGMAX_CLASSIFIERS | {
@@ -58,26 +61,32 @@ def ways_of(model: EstimatorModel) -> list[Way]:
     """The ways to try, in order. Raises nothing."""
     estimator, fills = without_imputers(model.estimator)
     parts = split(estimator)
+    whole = estimator if parts.before is not None else parts.final
     trees = Way("treelite", partial(_trees, parts, model, fills))
     if parts.library is not None and not parts.is_casting:
         return [trees]
-    if parts.is_casting:
-        # Steps before trees compute in float64, in whatever the trees add up.
-        floats = "float32" if parts.before is None else "float64"
-        graph = Way("onnx-float32", partial(_graph, parts, estimator, model, fills, floats))
-        return [graph, trees] if parts.library is not None else [graph]
     refusal = "a label would hang on the last digit of a float32" if _has_labels_alone(model) else None
+    if trees_of(whole):  # whose sums ONNX Runtime gives as float32
+        graph = Way("onnx-float32", partial(_graph, whole, model, fills, ("float64", "float32")), refusal)
+        return [graph, trees] if parts.library is not None else [graph]
     return [
-        Way("onnx-float64", partial(_graph, parts, estimator, model, fills, "float64")),
-        Way("onnx-float32", partial(_graph, parts, estimator, model, fills, "float32"), refusal),
+        Way("onnx-float64", partial(_graph, whole, model, fills, ("float64",))),
+        Way("onnx-float32", partial(_graph, whole, model, fills, ("float32",)), refusal),
     ]
 
 
 def _graph(
-    parts: Split, estimator: Any, model: EstimatorModel, fills: Mapping[int, float | str], floats: str
+    estimator: Any, model: EstimatorModel, fills: Mapping[int, float | str], floats: tuple[str, ...]
 ) -> tuple[bytes, dict[str, Any]]:
-    whole = estimator if parts.before is not None else parts.final
-    graph = compile_graph(parts, whole, model.signature, floats=floats)
+    """A graph in the first floats that numbers can enter in."""
+    *others, last = floats
+    for one in others:
+        with contextlib.suppress(Exception):
+            return _noted(compile_graph(estimator, model.signature, floats=one), model, fills)
+    return _noted(compile_graph(estimator, model.signature, floats=last), model, fills)
+
+
+def _noted(graph: Graph, model: EstimatorModel, fills: Mapping[int, float | str]) -> tuple[bytes, dict[str, Any]]:
     kind = answer_kind(model)
     is_argmax = kind == "argmax" and len(graph.outputs) > 1
     outputs = graph.outputs[1:2] if is_argmax else graph.outputs[: 1 + model.signature.has_probabilities]
