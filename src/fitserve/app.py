@@ -20,6 +20,7 @@ from starlette.routing import Route as StarletteRoute
 
 import fitserve.protocols
 from fitserve.apidocs import add_pages
+from fitserve.cache import open_cache
 from fitserve.engine.batcher import Batcher
 from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor
@@ -170,7 +171,7 @@ class FitserveApp(FastAPI):
                 allow_credentials=settings.cors_credentials,
                 allow_methods=("GET", "HEAD", "POST"),
                 allow_headers=("*",),
-                expose_headers=("X-Process-Time", "X-Model-Version", "X-Request-ID"),
+                expose_headers=("X-Process-Time", "X-Model-Version", "X-Request-ID", "X-Cache"),
             )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -232,6 +233,8 @@ class FitserveApp(FastAPI):
             exchange.model_version,
             exchange.took_ms / 1000,
         )
+        if exchange.problem is not None:
+            metrics.rejected(exchange.problem)
         if self.access_log.is_enabled:
             self.access_log.write(exchange)
 
@@ -353,6 +356,8 @@ def _services(
     catalog = Catalog()
     verifier = verifier_of(settings, passed)
     executor = Executor(settings.inference_threads or usable_cpus())
+    metrics = Metrics(lambda: metrics_folder or (server_folder(os.getppid()) if _is_one_of_several() else None))
+    batcher = Batcher(executor, wait_s=settings.batch_wait_s, max_rows=settings.max_batch_size, metrics=metrics)
     return Services(
         settings=settings,
         catalog=catalog,
@@ -365,11 +370,13 @@ def _services(
         ),
         engine=Engine(
             catalog,
-            Batcher(executor),
+            batcher,
+            open_cache(settings.cache),
+            metrics,
             is_nonfinite_error=settings.nonfinite == "error",
         ),
         executor=executor,
-        metrics=Metrics(lambda: metrics_folder or (server_folder(os.getppid()) if _is_one_of_several() else None)),
+        metrics=metrics,
         started_monotonic_s=time.monotonic(),
     )
 

@@ -35,9 +35,9 @@ def tables(monkeypatch):
 
     seen, submit = [], Batcher.submit
 
-    def note(self, job):
+    def note(self, job, **options):
         seen.append(job.n_rows)
-        submit(self, job)
+        submit(self, job, **options)
 
     monkeypatch.setattr(Batcher, "submit", note)
     return seen

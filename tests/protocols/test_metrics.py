@@ -143,3 +143,31 @@ async def test_both_formats_are_in_the_document(make_app, client_of):
 )
 async def test_openmetrics_is_given_where_it_is_liked_best(accept, expected):
     assert prefers_openmetrics(accept.encode()) is expected
+
+
+async def test_requests_phases_and_refusals_are_counted_by_what_they_were(make_app, client_of):
+    async with client_of(make_app()) as client:
+        for features in ([5.1, 3.5, 1.4, 0.2], [5.1, 3.5, 1.4], "none"):
+            await client.post("/predict", json={"features": features})
+        await client.post("/predict/batch", json={"instances": [[5.1, 3.5, 1.4, 0.2]] * 7})
+        await client.get("/nothing/here")
+        text = (await client.get("/metrics")).text
+    samples = {
+        (sample.name, tuple(sorted(sample.labels.items()))): sample.value
+        for family in parser.text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+    version = (("model", "iris"), ("version", "1.2.3"))
+
+    def requests(route, status):
+        return samples["fitserve_requests_total", (version[0], ("route", route), ("status", status), version[1])]
+
+    assert requests("/predict", "200") == 1
+    assert requests("/predict", "422") == 2
+    assert requests("/predict/batch", "200") == 1
+    assert requests("other", "404") == 1
+    assert samples["fitserve_rejections_total", (("reason", "invalid-input"),)] == 2
+    assert samples["fitserve_rejections_total", (("reason", "not-found"),)] == 1
+    assert samples["fitserve_rows_total", version] == 8
+    for phase in ("decode", "queue", "predict", "encode"):
+        assert samples["fitserve_phase_seconds_count", (version[0], ("phase", phase), version[1])] == 2

@@ -13,6 +13,10 @@ from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.neural_network import MLPClassifier
 from sklearn.svm import SVC
 
+from fitserve.app import create_app
+from fitserve.errors import SettingsError
+from fitserve.settings import Settings
+
 pytestmark = pytest.mark.anyio
 
 ROW = [5.1, 3.5, 1.4, 0.2]
@@ -270,3 +274,29 @@ async def test_a_valid_request_id_is_taken_over(make_app, client_of, given, is_t
 
     assert (reply.headers["X-Request-ID"] == given) is is_taken
     assert reply.json()["request_id"] == reply.headers["X-Request-ID"]
+
+
+async def test_the_reply_says_whether_the_cache_had_every_row(make_app, client_of):
+    app = make_app(cache="memory://")
+    rows = [[5.1, 3.5, 1.4, 0.2], [6.2, 3.4, 5.4, 2.3]]
+    async with client_of(app) as client:
+        replies = [
+            await client.post("/predict", json={"features": rows[0]}),
+            await client.post("/predict", json={"features": rows[0]}),
+            await client.post("/predict/batch", json={"instances": rows}),
+            await client.post("/predict/batch", json={"instances": rows}),
+            await client.post("/predict", json={"features": [1, 2, 3]}),
+        ]
+    assert [reply.headers.get("x-cache") for reply in replies] == ["miss", "hit", "miss", "hit", None]
+    assert replies[0].json()["probabilities"] == replies[1].json()["probabilities"]
+
+
+async def test_without_a_cache_no_header_speaks_of_it(make_app, client_of):
+    async with client_of(make_app()) as client:
+        reply = await client.post("/predict", json={"features": [5.1, 3.5, 1.4, 0.2]})
+    assert "x-cache" not in reply.headers
+
+
+async def test_a_cache_of_no_known_kind_stops_the_start(models):
+    with pytest.raises(SettingsError, match="memory://"):
+        create_app(models / "iris_v1.2.3.joblib", settings=Settings(cache="memroy://"))

@@ -84,8 +84,11 @@ class Batcher:
         self._expiry: asyncio.TimerHandle | None = None
         self._expiry_s = 0.0
 
-    def submit(self, job: Job) -> None:
-        """Run a job; it is told when it is done, later on the event loop. Never raises for what the model does."""
+    def submit(self, job: Job, *, ends_turn: bool = False) -> None:
+        """Run a job; it is told when it is done, on the event loop. Never raises for what the model does.
+
+        ``ends_turn``: whatever came in this turn of the loop has been submitted, so that nothing is waited for.
+        """
         job.submitted_s = self._clock()
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -99,7 +102,9 @@ class Batcher:
             cost = lease.forms.cheapest(job.n_rows).cost
             if cost.fixed_s + cost.per_row_s * job.n_rows < INLINE_S:
                 self._arrived.append(job)
-                if not self._is_turn_due:
+                if ends_turn and len(self._arrived) == 1 and not self._inline:
+                    self._turn()
+                elif not self._is_turn_due:
                     self._is_turn_due = True
                     loop.call_soon(self._turn)
                 return
@@ -108,7 +113,7 @@ class Batcher:
     def statistics(self) -> dict[str, Any]:
         """What has been computed since the start, what waits, and what calls cost, by version and form.
 
-        ``calls``, ``jobs`` and ``rows`` are those that were answered, ``merged_jobs`` of them in company;
+        ``calls``, ``jobs`` (requests) and ``rows`` are those that were answered, ``merged_jobs`` of them in company;
         ``cancelled_jobs`` and ``expired_jobs`` those dropped before they began; ``bisections`` calls of
         several jobs that failed.
         """
@@ -260,18 +265,22 @@ class Batcher:
     def _returned(
         self, lane: Lane, form: Form, batch: list[Job], fault: FitserveError | None, error: BaseException | None
     ) -> None:
-        lane.n_calls -= 1
-        self._n_running -= 1
-        if error is None:
-            self._end(lane, form, batch, fault, learns=not batch[0].extras)  # else it cost more than the next call will
-        else:  # ours, not the model's
-            note_times(batch, self._clock(), self._clock())
-            for job in batch:
-                job.error = ModelFailedError(f"the call could not be made: {type(error).__name__}")
-                job.error.__cause__ = error
-                self._tell(job)
-        self._let_go(lane)
-        self._dispatch()
+        try:
+            if error is None:
+                # What was asked for besides cost more than the next call will.
+                self._end(lane, form, batch, fault, learns=not batch[0].extras)
+            else:  # ours, not the model's
+                note_times(batch, self._clock(), self._clock())
+                for job in batch:
+                    job.error = ModelFailedError(f"the call could not be made: {type(error).__name__}")
+                    job.error.__cause__ = error
+                    self._tell(job)
+        finally:
+            # After all were told, so that those who come back at once share a call.
+            lane.n_calls -= 1
+            self._n_running -= 1
+            self._let_go(lane)
+            self._dispatch()
 
     # ── the end ─────────────────────────────────────────────────────────────────────
 
@@ -285,13 +294,14 @@ class Batcher:
             n_rows, seconds = _n_rows(batch), job.ended_s - job.started_s
             self._n_calls += 1
             self._n_rows += n_rows
-            self._n_jobs += n_jobs
-            if n_jobs > 1:
-                self._n_merged += n_jobs
+            n_requests = job.n_requests if n_jobs == 1 else sum([one.n_requests for one in batch])
+            self._n_jobs += n_requests
+            if n_requests > 1:
+                self._n_merged += n_requests
             if learns:
                 form.cost.learn(n_rows, seconds)
             if self._metrics is not None:
-                self._metrics.batch(job.lease.name, job.lease.version, form.name, n_jobs, n_rows, seconds)
+                self._metrics.batch(job.lease.name, job.lease.version, form.name, n_requests, n_rows, seconds)
         elif n_jobs > 1:
             assert lane is not None  # only a job that came alone has none
             self._n_bisections += 1

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fitserve.engine.gather import Gather, RowJob
+from fitserve.engine.cached import CachedBatcher
+from fitserve.engine.gather import Gather, RowJob, check_alone
 from fitserve.engine.job import Job
 from fitserve.errors import ModelFailedError
 from fitserve.signature import count_rows
@@ -14,7 +16,9 @@ from fitserve.signature import count_rows
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from fitserve.cache.base import RowCache
     from fitserve.engine.batcher import Batcher
+    from fitserve.observe.metrics import Metrics
     from fitserve.signature import OutputName, Table
     from fitserve.store.catalog import Catalog, LoadedModel
     from fitserve.types import ModelRef, Outputs
@@ -23,9 +27,19 @@ if TYPE_CHECKING:
 class Engine:
     """Runs models. Used from one event loop."""
 
-    def __init__(self, catalog: Catalog, batcher: Batcher, *, is_nonfinite_error: bool) -> None:
+    def __init__(
+        self,
+        catalog: Catalog,
+        batcher: Batcher,
+        cache: RowCache | None = None,
+        metrics: Metrics | None = None,
+        *,
+        is_nonfinite_error: bool = False,
+    ) -> None:
         self._catalog = catalog
-        self._batcher = batcher
+        self._batcher = batcher if cache is None else CachedBatcher(batcher, cache, metrics)
+        self._has_cache = cache is not None
+        self._metrics = metrics
         self._is_nonfinite_error = is_nonfinite_error
         self._gather = Gather(batcher, self.outputs)
 
@@ -69,7 +83,11 @@ class Engine:
         a table, these are the outputs of the whole table.
         """
         job = RowJob(lease, row, on_done)
-        self._gather.add(job)
+        if self._has_cache:  # which has each row by itself
+            if check_alone(job):
+                self._batcher.submit(job)
+        else:
+            self._gather.add(job)
         return job
 
     def outputs(self, job: Job) -> Outputs:
@@ -89,6 +107,22 @@ class Engine:
         self._check(outputs, job.n_rows, job.extras)
         job.lease.trial.has_answered = True
         return outputs
+
+    def note_phases(self, job: Job, arrived_s: float) -> None:
+        """Tell what a request spent its time on, whose outputs have just been made a reply.
+
+        ``arrived_s`` is by ``time.perf_counter``.
+        """
+        if self._metrics is not None:
+            lease, started_s, ended_s = job.lease, job.started_s, job.ended_s
+            self._metrics.phases(
+                lease.name,
+                lease.version,
+                job.submitted_s - arrived_s,
+                started_s - job.submitted_s,
+                ended_s - started_s,
+                time.perf_counter() - ended_s,
+            )
 
     def _check(self, outputs: Outputs, n_rows: int, extras: Sequence[str]) -> None:
         for name in extras:

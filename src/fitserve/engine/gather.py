@@ -77,18 +77,16 @@ class Gather:
         inputs = _checked(lease, [job.row for job in jobs]) if len(jobs) > 1 and lease.trial.is_row_wise else None
         if inputs is None:
             for job in jobs:
-                self._submit_alone(job)
+                self.submit_alone(job)
         else:
-            self._batcher.submit(Job(lease, inputs, len(jobs), (), None, lambda table: self._divide(table, jobs)))
+            table = Job(lease, inputs, len(jobs), (), None, lambda table: self._divide(table, jobs))
+            table.n_requests = len(jobs)
+            self._batcher.submit(table, ends_turn=True)
 
-    def _submit_alone(self, job: RowJob) -> None:
-        try:
-            job.inputs = job.lease.model.signature.check([job.row], first_row=None)
-        except InvalidInputError as exc:
-            job.error = exc
-            job.on_done(job)
-        else:
-            self._batcher.submit(job)
+    def submit_alone(self, job: RowJob) -> None:
+        """Check a row by itself and submit it."""
+        if check_alone(job):
+            self._batcher.submit(job, ends_turn=True)
 
     def _divide(self, table: Job, jobs: list[RowJob]) -> None:
         """Give each row its part; where the table failed, let each be computed alone: it may be a neighbour's fault."""
@@ -97,13 +95,24 @@ class Gather:
         except Exception:  # noqa: BLE001 - a job that is at fault itself meets it again
             for job in jobs:
                 if not job.is_cancelled:
-                    self._submit_alone(job)
+                    self.submit_alone(job)
             return
         for index, job in enumerate(jobs):
             if not job.is_cancelled:
                 job.index, job.table = index, table
                 job.outputs = table.outputs
                 job.on_done(job)
+
+
+def check_alone(job: RowJob) -> bool:
+    """Check a row by itself; where it does not fit, the job is told so, and is done."""
+    try:
+        job.inputs = job.lease.model.signature.check([job.row], first_row=None)
+    except InvalidInputError as exc:
+        job.error = exc
+        job.on_done(job)
+        return False
+    return True
 
 
 def _checked(lease: LoadedModel, rows: list[object]) -> Inputs | None:

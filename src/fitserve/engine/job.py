@@ -19,6 +19,7 @@ class Job:
         lease: the version, held until the reply is written.
         inputs: checked.
         n_rows: how many rows they have.
+        n_requests: how many requests they come from: one, but for a table of single rows.
         extras: outputs besides predictions and probabilities that are asked for.
         deadline_s: when it is too late to begin, by ``time.perf_counter``; None if never.
         on_done: called once, on the event loop, unless the job is cancelled before.
@@ -34,8 +35,8 @@ class Job:
     """
 
     __slots__ = (
-        "deadline_s", "ended_s", "error", "extras", "inputs", "is_cached", "is_cancelled", "lease", "n_rows",
-        "on_cancel", "on_done", "outputs", "started_s", "submitted_s", "values",
+        "deadline_s", "ended_s", "error", "extras", "inputs", "is_cached", "is_cancelled", "lease", "n_requests",
+        "n_rows", "on_cancel", "on_done", "outputs", "started_s", "submitted_s", "values",
     )  # fmt: skip
 
     def __init__(
@@ -50,6 +51,7 @@ class Job:
         self.lease = lease
         self.inputs = inputs
         self.n_rows = n_rows
+        self.n_requests = 1
         self.extras = extras
         self.deadline_s = deadline_s
         self.on_done = on_done

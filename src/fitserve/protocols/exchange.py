@@ -62,13 +62,14 @@ class Exchange:
         model_version: the version that answers: the one that served when the request came, until a
             lease says which it is. It is written into the header and the access line.
         model_name: the same of its name.
+        problem: the last part of the type of the problem that the reply is; None if it is none.
         status: of the reply, 0 until it is sent.
         took_ms: milliseconds from the request to its reply.
     """
 
     __slots__ = (
-        "headers", "method", "model_name", "model_version", "path", "request_id", "route", "started_s",
-        "status", "took_ms",
+        "headers", "method", "model_name", "model_version", "path", "problem", "request_id", "route",
+        "started_s", "status", "took_ms",
     )  # fmt: skip
 
     def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], route: str) -> None:
@@ -79,6 +80,7 @@ class Exchange:
         self.route = route
         self.model_name = ""
         self.model_version = NO_VERSION
+        self.problem: str | None = None
         self.status = 0
         self.took_ms = 0.0
         given = headers.get(b"x-request-id")

@@ -50,6 +50,11 @@ PROTOCOL = Protocol(name="native", routes=_routes)
 
 _DEFAULT = ModelRef()
 
+_X_CACHE: dict[bool | None, tuple[tuple[bytes, bytes], ...]] = {
+    None: (), True: ((b"x-cache", b"hit"),), False: ((b"x-cache", b"miss"),),
+}  # fmt: skip
+"""What a reply says of the cache, where there is one: a hit if every row was."""
+
 
 def _begin_one(services: Services, exchange: Exchange, body: bytes, done: Callable[[Reply], None]) -> Job:
     """Predict one row, given as a list, as an object by name, or as a list of name and value."""
@@ -95,9 +100,10 @@ class _Answer:
         try:
             outputs = services.engine.outputs(job)
             values: Values | None = table.values
-            if values is None:  # the first of its rows
+            if values is None:  # the first of its rows: the others took as long
                 values = table.values = values_of(self.lease.model.signature, outputs)
-            reply = Reply(orjson.dumps(self._body(values, job.index)))
+                services.engine.note_phases(table, self._exchange.started_s)
+            reply = Reply(orjson.dumps(self._body(values, job.index)), headers=_X_CACHE[job.is_cached])
         except BaseException as exc:  # noqa: BLE001 - whatever the model made of it
             reply = problem(exc, self._exchange, is_debug=services.settings.debug)
         self._done(reply)
@@ -113,7 +119,9 @@ class _Answer:
     def _finish(self, job: Job, body_of: Callable[[Outputs], dict[str, Any]]) -> None:
         services = self._services
         try:
-            reply = Reply(orjson.dumps(body_of(services.engine.outputs(job))))
+            body = orjson.dumps(body_of(services.engine.outputs(job)))
+            services.engine.note_phases(job, self._exchange.started_s)
+            reply = Reply(body, headers=_X_CACHE[job.is_cached])
         except BaseException as exc:  # noqa: BLE001 - whatever the model made of it
             reply = problem(exc, self._exchange, is_debug=services.settings.debug)
         self._done(reply)

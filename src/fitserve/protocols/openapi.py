@@ -35,6 +35,10 @@ _HEADERS: Schema = {
     },
     "X-Model-Version": {"description": "The model version that answered.", "schema": {"type": "string"}},
     "X-Request-ID": {"description": "The caller's own if it was valid, else made here.", "schema": {"type": "string"}},
+    "X-Cache": {
+        "description": "Whether every row was in the response cache; only where there is one (`cache`).",
+        "schema": {"enum": ["hit", "miss"]},
+    },
 }
 
 _HEADER_REFS: Schema = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}

@@ -110,8 +110,9 @@ def problem_reply(
 ) -> Reply:
     """Build the error body; at most ``MAX_PROBLEM_BYTES`` long, whatever was sent."""
     detail = clip(detail, 1000)
+    exchange.problem = title.lower().replace(" ", "-")
     body: dict[str, Any] = {
-        "type": f"urn:fitserve:error:{title.lower().replace(' ', '-')}",
+        "type": f"urn:fitserve:error:{exchange.problem}",
         "title": title,
         "status": status,
         "detail": detail,
