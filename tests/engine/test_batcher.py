@@ -165,6 +165,23 @@ class Ticking(Version):
         return self.now_s
 
 
+async def test_a_job_that_ends_the_turn_is_computed_at_once_but_after_those_before_it(callers):
+    version = Version()
+    first = Job(version, np.ones((1, 2)), 1, (), None, callers.told.append)
+    callers.batcher.submit(first, ends_turn=True)
+    told = list(callers.told)
+    before = callers.submit(version, 2)
+    second = Job(version, np.ones((1, 2)), 1, (), None, callers.told.append)
+    callers.batcher.submit(second, ends_turn=True)
+    not_yet = len(callers.told)
+    await asyncio.sleep(0)
+
+    assert told == [first]
+    assert not_yet == 1
+    assert callers.told == [first, before, second]
+    assert version.sizes == [1, 2]
+
+
 async def test_work_on_the_loop_is_sliced_with_the_loop_in_between():
     version = Ticking(2 * INLINE_S, per_row_s=INLINE_S / 4)
     callers = Callers(Batcher(Executor(1), max_rows=100, clock=version.clock))
@@ -449,6 +466,23 @@ async def test_a_callback_may_submit_the_next_job(callers):
         await asyncio.wait_for(done, 30)
 
         assert sum(version.sizes) == 20
+
+
+async def test_those_who_come_back_at_once_share_the_next_call(callers):
+    version = Version(SLOW, is_gated=True)
+    callers.submit(version, 0)
+    await await_call(version)
+
+    def again(job):
+        callers.told.append(job)
+        callers.submit(version, 5)
+
+    for i in range(1, 5):
+        callers.submit(version, i).on_done = again
+    version.gate.set()
+    await callers.all_told()
+
+    assert version.sizes == [1, 4, 4]
 
 
 async def test_where_no_thread_can_be_started_each_job_is_told():
