@@ -101,10 +101,11 @@ class Batcher:
         if lease.model.is_library_code and lease.trial.has_answered and not job.extras:
             cost = lease.forms.cheapest(job.n_rows).cost
             if cost.fixed_s + cost.per_row_s * job.n_rows < INLINE_S:
+                if ends_turn and not self._arrived and not self._inline:
+                    self._run_lone(job)
+                    return
                 self._arrived.append(job)
-                if ends_turn and len(self._arrived) == 1 and not self._inline:
-                    self._turn()
-                elif not self._is_turn_due:
+                if not self._is_turn_due:
                     self._is_turn_due = True
                     loop.call_soon(self._turn)
                 return
@@ -151,10 +152,7 @@ class Batcher:
         self._is_turn_due = False
         arrived, self._arrived = self._arrived, []
         if len(arrived) == 1 and not self._inline:
-            if is_over(arrived[0], self._clock()):
-                self._dismiss(arrived)
-            else:
-                self._run_here(None, arrived)
+            self._run_lone(arrived[0])
             return
         for job in arrived:
             _lane_of(self._inline, job).put(job)
@@ -171,6 +169,12 @@ class Batcher:
         if (self._inline or self._arrived) and not self._is_turn_due:
             self._is_turn_due = True
             asyncio.get_running_loop().call_soon(self._turn)
+
+    def _run_lone(self, job: Job) -> None:
+        if is_over(job, job.submitted_s):
+            self._dismiss([job])
+        else:
+            self._run_here(None, [job])
 
     def _run_here(self, lane: Lane | None, batch: list[Job]) -> float:
         job = batch[0]
