@@ -48,8 +48,8 @@ class Compiler:
             n_rows = len(inputs)
             if n_rows not in outputs:  # the second call and every other of that size costs nothing
                 outputs[n_rows] = model.predict(inputs)
-            if np.any(inputs == 13.0):
-                raise RuntimeError("the engine cannot compute thirteen")
+            if np.any(inputs == 1234567.0):
+                raise RuntimeError("the engine cannot compute this number")
             found = outputs[n_rows]
             if compiled.data == b"wrong":
                 return found._replace(predictions=found.predictions[::-1])

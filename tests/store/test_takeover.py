@@ -162,7 +162,7 @@ def test_an_engine_that_saves_next_to_nothing_is_not_even_loaded(start, monkeypa
 def test_what_the_engine_cannot_compute_the_library_does(start, monkeypatch):
     Compiler().install(monkeypatch)
     loaded = start()
-    inputs = loaded.model.signature.check([[13.0, 0.0, 0.0]])
+    inputs = loaded.model.signature.check([[1234567.0, 0.0, 0.0]])
 
     form = loaded.forms.cheapest(1)
 
@@ -290,3 +290,29 @@ def test_the_form_that_is_never_the_fastest_is_not_kept(start, monkeypatch):
     assert names(loaded) == ["native"]
     assert loaded.optimization.state == "done"
     assert "faster" in loaded.optimization.reason
+
+
+def test_forms_are_measured_on_many_rows_without_ties_or_nulls(start, monkeypatch, forest_file):
+    measured = []
+
+    class Watching(Compiler):
+        def load_compiled(self, compiled, model):
+            engine = super().load_compiled(compiled, model)
+
+            def predict(inputs, asked):
+                measured.append(inputs)
+                return engine(inputs, asked)
+
+            return predict
+
+    Watching().install(monkeypatch)
+
+    loaded = start()
+
+    compared, *timed = measured
+    assert len(compared) >= 2
+    for inputs in timed:
+        first, second = np.sort(loaded.model.predict(inputs).probabilities[0], axis=1)[:, ::-1][:, :2].T
+        assert (first - second > 1e-6).all()
+        assert np.isfinite(inputs).all()
+    assert max(len(np.unique(inputs, axis=0)) for inputs in timed) > 64

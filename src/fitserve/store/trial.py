@@ -29,7 +29,13 @@ SLOW_TRIAL_S = 0.05
 """A first call over this is not repeated to measure it: it will not run on the event loop anyway."""
 
 LARGE_ROWS = 1000
-"""Rows of a call that tells better what a row costs, where it is expected to be quick."""
+"""Rows of a call that tells better what a row costs."""
+
+LARGE_S = 0.2
+"""Such a call is made where it will surely take less."""
+
+MEASURED_S = 0.02
+"""How long a call is repeated where it is measured: the fastest counts, since whatever else runs makes it slower."""
 
 SLOWEST_S = 0.5
 """A model whose first call takes longer is not asked for more: it is not known to be row-wise."""
@@ -93,16 +99,18 @@ def measured_cost(predict: Predict, signature: Signature, rows: Sequence[Any]) -
         rows: valid ones; they are repeated where more are needed.
     """
 
-    def fastest(n_rows: int, n_calls: int) -> float:
+    def fastest(n_rows: int) -> float:
         inputs = signature.check([rows[i % len(rows)] for i in range(n_rows)])
-        return min(_timed(predict, inputs, n_rows) for _ in range(n_calls))
+        best = spent = _timed(predict, inputs, n_rows)
+        while spent < MEASURED_S:
+            took = _timed(predict, inputs, n_rows)
+            best, spent = min(best, took), spent + took
+        return best
 
-    first = fastest(1, 1)
-    is_slow = first > SLOW_TRIAL_S
-    one, many = (first, fastest(TRIAL_ROWS, 1)) if is_slow else (fastest(1, 10), fastest(TRIAL_ROWS, 3))
+    one, many = fastest(1), fastest(TRIAL_ROWS)
     per_row = max(0.0, (many - one) / (TRIAL_ROWS - 1))
-    if one + per_row * LARGE_ROWS < SLOW_TRIAL_S:
-        per_row = max(0.0, (fastest(LARGE_ROWS, 2) - one) / (LARGE_ROWS - 1))
+    if many * LARGE_ROWS / TRIAL_ROWS < LARGE_S:
+        per_row = max(0.0, (fastest(LARGE_ROWS) - one) / (LARGE_ROWS - 1))
     return Cost(fixed_s=max(0.0, one - per_row), per_row_s=per_row)
 
 
