@@ -264,3 +264,28 @@ async def test_a_start_with_a_model_succeeds(make_app):
     said = await run_lifespan(make_app())
 
     assert [message["type"] for message in said] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+
+
+async def test_compiling_begins_with_the_lifespan_or_with_the_first_request_and_only_once(
+    make_app, client_of, monkeypatch
+):
+    app, mounted, parent, begun = make_app(), make_app(), FastAPI(), []
+    for one in (app, mounted):
+        monkeypatch.setattr(one.services.lifecycle, "optimize", lambda one=one: begun.append(one))
+    parent.mount("/ml", mounted)
+
+    assert begun == []
+    async with client_of(parent) as client:
+        for _ in range(3):
+            await client.get("/ml/health")
+    assert begun == [mounted]
+    messages = iter([{"type": "lifespan.startup"}, {"type": "lifespan.shutdown"}])
+
+    async def receive():
+        return next(messages)
+
+    async def send(message):
+        pass
+
+    await app({"type": "lifespan", "app": app, "state": {}}, receive, send)
+    assert begun == [mounted, app]
