@@ -54,7 +54,12 @@ class Forms:
 
     def cheapest(self, n_rows: int) -> Form:
         """Return the form that is expected to compute so many rows first."""
-        forms = self._all
-        if len(forms) == 1:
-            return forms[0]
-        return min(forms, key=lambda form: form.cost.expected_s(n_rows))
+        best = self.native
+        if len(self._all) == 1:
+            return best
+        least_s = best.cost.expected_s(n_rows)
+        for form in self._all[1:]:
+            expected_s = form.cost.expected_s(n_rows)
+            if expected_s < least_s:
+                best, least_s = form, expected_s
+        return best
