@@ -38,9 +38,10 @@ class Answers:
             ``dtypes`` of the library's predictions and probabilities; ``fills``: what nulls become, by column;
             ``left_nulls``: the columns whose nulls are left to the library; ``left_numbers``: those of texts
             whose numbers are; ``near``: the distance of two probabilities up to which it decides.
+        decide: what decides then, in place of the library.
     """
 
-    def __init__(self, run: Run, model: EstimatorModel, note: dict[str, Any]) -> None:
+    def __init__(self, run: Run, model: EstimatorModel, note: dict[str, Any], decide: Labels | None = None) -> None:
         signature = model.signature
         self._run = run
         self._library = model.predict
@@ -52,7 +53,7 @@ class Answers:
         self._left = _Left(note["left_nulls"], note["left_numbers"])
         self._labels = [_labels(part, self._dtype) for part in signature.classes or ()]
         self._index = [{_key(label): i for i, label in enumerate(part)} for part in signature.classes or ()]
-        self._decide = tie_breaker(model)
+        self._decide = decide or tie_breaker(model)
         self._answer = {"values": self._values, "labels": self._labelled, "argmax": self._argmax}[note["kind"]]
 
     def __call__(self, inputs: Inputs, asked: Sequence[str] = ()) -> Outputs:  # noqa: ARG002 - never any
