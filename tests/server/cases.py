@@ -61,6 +61,16 @@ def _head_and_body(sent: bytes) -> tuple[bytes, bytes]:
     return head + end, body
 
 
+def _apart(sent: bytes, part: bytes) -> tuple[bytes, ...]:
+    """Before the part, the part, and behind it."""
+    before, _, behind = sent.partition(part)
+    return before, part, behind
+
+
+def _halves(sent: bytes) -> tuple[bytes, bytes]:
+    return sent[: len(sent) // 2], sent[len(sent) // 2 :]
+
+
 def _bytewise(sent: bytes) -> tuple[bytes, ...]:
     return tuple(sent[i : i + 1] for i in range(len(sent)))
 
@@ -266,6 +276,24 @@ EXPECTATIONS = [
 ]
 
 BODIES = [
+    _case(
+        "a request in a body that is refused", (*_head_and_body(post(post()).replace(JSON, PNG, 1)), post()), 415, 200
+    ),
+    _case(
+        "a request in chunks that are refused",
+        (*_apart(chunked(chunk(post())).replace(JSON, PNG, 1), post()), post()),
+        415,
+        200,
+    ),
+    _case("requests in a body that is too large", (_head_and_body(post(post() * 40))[0], *[post()] * 41), 413, 200),
+    _case("a request in a header", (b"POST /nope HTTP/1.1\r\nX: ", post(), post()), 404, 200),
+    _case(
+        "a large head while one is under way",
+        (post(), *_halves(post(ROW, b"X: " + b"x" * 160_000)), post()),
+        200,
+        200,
+        200,
+    ),
     _case("too large, as announced", post(LONG), 413),
     _case("too large, then a row", post(LONG) + post(), 413, 200),
     _case("too large, arriving later, then a row", (*_head_and_body(post(LONG)), post()), 413, 200),

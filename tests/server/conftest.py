@@ -67,7 +67,7 @@ def make_kind(iris):
 
     def make(kind: str = "inline", gate: Gate | None = None, **settings: object) -> FitserveApp:
         app = create_app(
-            iris, name="iris", version="1.2.3", settings=Settings(max_body_bytes=4096, **KINDS[kind], **settings)
+            iris, name="iris", version="1.2.3", settings=Settings(**{"max_body_bytes": 4096, **KINDS[kind], **settings})
         )
         catalog = app.services.catalog
         predict = catalog.current.forms.native.predict
@@ -96,7 +96,7 @@ def serving(way: str, app: FitserveApp, **config: object):
     server.config.loop = "uvloop"
     for name, value in config.items():
         setattr(server.config, name, value)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
     address: tuple[str, int] = listener.getsockname()
     thread.start()
     try:

@@ -179,8 +179,10 @@ async def until(condition) -> None:
 class Connection:
     """A protocol object of one of the two classes, fed by hand. Make it on a running event loop."""
 
-    def __init__(self, way: str, app: object, loop: asyncio.AbstractEventLoop | None = None) -> None:
-        config = uvicorn.Config(app, http=WAYS[way], ws="none", log_config=None, access_log=False)
+    def __init__(
+        self, way: str, app: object, loop: asyncio.AbstractEventLoop | None = None, root_path: str = ""
+    ) -> None:
+        config = uvicorn.Config(app, http=WAYS[way], ws="none", log_config=None, access_log=False, root_path=root_path)
         self.state = ServerState()
         self.state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:00 GMT")]
         self.transport = FakeTransport()
@@ -208,6 +210,11 @@ class Connection:
             await asyncio.sleep(0)
         replies, rest = take_replies(bytes(self.transport.written), bodyless)
         return Answered(replies, rest, self.transport.is_closing())
+
+    def lose(self) -> None:
+        """Break the connection, now."""
+        self.transport._is_closing = True
+        self.protocol.connection_lost(ConnectionResetError())
 
     async def drop(self) -> None:
         """Let the peer be gone, and wait for the tasks that notice it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import re
 import socket
 import time
@@ -35,6 +36,38 @@ def test_a_whole_request_for_a_hot_route_is_answered_without_an_asgi_cycle(runne
     assert runner.run(cycle_after(post())) is None
     assert runner.run(cycle_after(batch())) is None
     assert runner.run(cycle_after(get())) is not None
+
+
+def test_a_server_that_was_told_of_a_prefix_gives_the_same_bytes(runner, apps):
+    made = {way: apps("inline", way) for way in WAYS}
+
+    async def answered(way):
+        connection = Connection(way, made[way], root_path="/ml")
+        await connection.feed(post() + get() + post(path=b"/ml/predict"))
+        answered = await connection.quiet(3)
+        await connection.drop()
+        return answered
+
+    ours, theirs = (runner.run(answered(way)) for way in ("fitserve", "uvicorn"))
+    assert ours == theirs
+
+
+def test_a_reply_has_the_date_of_its_second(runner, apps):
+    app = apps("inline", "fitserve")
+
+    async def written() -> bytes:
+        connection = Connection("fitserve", app)
+        await connection.feed(post())
+        await connection.quiet(1)
+        connection.state.default_headers = [(b"date", b"Thu, 01 Jan 1970 00:00:01 GMT"), (b"x-more", b"1")]
+        await connection.feed(post())
+        await connection.quiet(2)
+        await connection.drop()
+        return bytes(connection.transport.written)
+
+    first, second = runner.run(written()).split(b"HTTP/1.1 200 OK\r\n")[1:]
+    assert first.startswith(b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\ncontent-type: ")
+    assert second.startswith(b"date: Thu, 01 Jan 1970 00:00:01 GMT\r\nx-more: 1\r\ncontent-type: ")
 
 
 # ── silence ─────────────────────────────────────────────────────────────────────────
@@ -286,8 +319,7 @@ def test_a_connection_may_be_lost_at_any_turn(runner, apps, caplog, way, sent, t
     async def check() -> None:
         connection = Connection(way, app)
         await connection.feed(sent, turns=turns)
-        connection.transport._is_closing = True
-        connection.protocol.connection_lost(ConnectionResetError())
+        connection.lose()
         n_written = len(connection.transport.written)
         await connection.quiet()
         assert len(connection.transport.written) == n_written
@@ -381,6 +413,20 @@ def test_a_client_that_sends_faster_than_it_is_answered_is_made_to_wait(runner, 
 
 
 @both_ways
+def test_a_large_request_behind_another_does_not_stop_the_reading(runner, make_kind, way):
+    app = make_kind(max_body_bytes=1 << 20)
+
+    async def answered():
+        connection = Connection(way, app)
+        await connection.feed(post(), batch(MANY_ROWS + b" " * 200_000), post(), turns=0)
+        answered = await connection.quiet(3)
+        await connection.drop()
+        return answered
+
+    assert runner.run(answered()).statuses == (200, 200, 200)
+
+
+@both_ways
 def test_a_thousand_requests_at_once_are_answered_in_order(addresses, way):
     ids = [b"id-%d" % i for i in range(1000)]
     with Client(addresses("inline", way)) as client:
@@ -463,3 +509,19 @@ def test_both_ways_tell_the_same_of_each_request(runner, make_kind):
 
     assert lines == same_lines
     assert counts == same_counts
+
+
+def test_a_client_that_has_left_is_told_of(runner, make_kind):
+    app, stream = make_kind(), io.StringIO()
+    app.access_log = AccessLog("json", stream, is_enabled=True)
+
+    async def leave() -> None:
+        connection = Connection("fitserve", app)
+        await connection.feed(post(ROW, b"X-Request-ID: mine"), turns=0)
+        connection.lose()
+        app.access_log.flush()
+
+    runner.run(leave())
+
+    line = json.loads(stream.getvalue())
+    assert (line["status"], line["request_id"], line["path"]) == (499, "mine", "/predict")
