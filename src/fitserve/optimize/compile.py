@@ -245,7 +245,7 @@ def _refuse_long(engine: Engine, model: EstimatorModel, left_s: float) -> None:
     """Give up before a conversion that would not end in time."""
     nodes = n_nodes(model.estimator)
     needed_s = nodes / NODES_PER_S["treelite" if engine == "treelite" else "onnx"]
-    if needed_s > left_s:
+    if needed_s > max(left_s, 0.0):
         msg = f"its {nodes} nodes would take {needed_s:.0f} s to compile, and {max(0.0, left_s):.0f} s are left"
         raise NotCompiledError(msg)
 

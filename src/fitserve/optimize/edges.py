@@ -71,9 +71,8 @@ def steps_around(value: float) -> list[float]:
     near = np.float32(value)
     low, high = np.nextafter(near, np.float32(-np.inf)), np.nextafter(near, np.float32(np.inf))
     middle = (float(near) + float(high)) / 2
-    return list(dict.fromkeys([
-        value, below, above, float(near), float(low), float(high), middle, float(np.nextafter(middle, np.inf)),
-    ]))  # fmt: skip
+    around = [float(np.nextafter(middle, side)) for side in (-np.inf, np.inf)]
+    return list(dict.fromkeys([value, below, above, float(near), float(low), float(high), middle, *around]))
 
 
 def _on_thresholds(
