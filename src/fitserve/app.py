@@ -34,7 +34,7 @@ from fitserve.protocols import openapi
 from fitserve.protocols.base import Handler, Protocol, Services, caught
 from fitserve.protocols.exchange import EXCHANGE_KEY, OTHER_ROUTE, AsgiExchange, ClientGoneError, Exchange
 from fitserve.protocols.metrics import note_models
-from fitserve.protocols.problems import answer, problem
+from fitserve.protocols.problems import STOPPING, answer, problem
 from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
 from fitserve.server.heads import Heads
 from fitserve.server.short_way import ShortWay
@@ -212,7 +212,7 @@ class FitserveApp(FastAPI):
             if not self._is_standalone:
                 raise
             if not exchange.is_started:
-                stopping = ModelNotReadyError("the server is stopping and did not wait any longer for this request")
+                stopping = ModelNotReadyError(STOPPING)
                 await exchange.reply(problem(stopping, exchange, is_debug=False))
         except BaseException as exc:
             if not caught(exc):

@@ -58,6 +58,8 @@ _PHRASES = {status.value: status.phrase for status in HTTPStatus}
 PROBLEM_JSON = b"application/problem+json"
 MAX_PROBLEM_BYTES = 8192
 
+STOPPING = "the server is stopping and did not wait any longer for this request"
+
 _FAULT = "the server failed to answer this request; its log tells why, under the request id"
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from fitserve.errors import ModelNotReadyError
 from fitserve.protocols.base import caught
 from fitserve.protocols.exchange import Exchange
-from fitserve.protocols.problems import problem
+from fitserve.protocols.problems import STOPPING, problem
 
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -31,6 +32,10 @@ MOST_HELD_BYTES: Final = 65536
 """So much may wait behind a request that is being answered before the connection is read no further."""
 
 
+TIMER_S: Final = 0.002
+"""What a timer of an event loop may be early: they count milliseconds."""
+
+
 class HttpProtocol(HttpToolsProtocol):
     """One connection."""
 
@@ -45,6 +50,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._job: Job | None = None
         self._held = bytearray()  # what came behind it
         self._is_ending = False
+        self._has_paused = False  # the reading, for too much was held
         self._idle_since_s = 0.0
         self._common_of: Any = None
         self._common = b""  # the headers that uvicorn gives to every reply
@@ -53,7 +59,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Answer a whole request that may go the short way, and leave the rest to uvicorn."""
-        if self._exchange is not None:
+        if self._exchange is not None or self._held:
             self._hold(data)
             return
         short = self._short
@@ -64,9 +70,8 @@ class HttpProtocol(HttpToolsProtocol):
                 if head is not None and len(data) - end >= head.n_body:
                     ends = end + head.n_body
                     if len(data) > ends:
-                        self._held += data[ends:]
-                        data = data[:ends]
-                    self._begin(short, head, data[end:])
+                        self._hold(data[ends:])
+                    self._begin(short, head, data[end:ends])
                     return
         super().data_received(data)
 
@@ -78,7 +83,8 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _hold(self, data: bytes) -> None:
         self._held += data
-        if len(self._held) > MOST_HELD_BYTES:
+        if len(self._held) > MOST_HELD_BYTES and not self._has_paused:
+            self._has_paused = True
             self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
@@ -114,15 +120,20 @@ class HttpProtocol(HttpToolsProtocol):
         """Write the reply, and go on with what came meanwhile."""
         exchange, self._exchange, self._job = self._exchange, None, None
         assert exchange is not None and self._short is not None  # noqa: PT018 - one is under way
-        exchange.end(reply.status)
-        self.transport.write(self._bytes_of(exchange, reply))
-        self.server_state.total_requests += 1
-        self._short.observe(exchange)
-        if self._is_ending:
+        try:
+            exchange.end(reply.status)
+            self.transport.write(self._bytes_of(exchange, reply))
+            self.server_state.total_requests += 1
+            self._short.observe(exchange)
+        except BaseException:  # a bug of ours: the client must not wait for ever
             self.transport.close()
-        elif self._held:
+            raise
+        if self._held:
             self.loop.call_soon(self._go_on)
+        elif self._is_ending:
+            self.transport.close()
         else:
+            self._read_on()
             self._note_idle()
 
     def _bytes_of(self, exchange: Exchange, reply: Reply) -> bytes:
@@ -143,44 +154,86 @@ class HttpProtocol(HttpToolsProtocol):
             exchange.took_ms,
             exchange.model_version.encode("latin-1"),
             exchange.request_id.encode("latin-1"),
-            b"connection: close\r\n" if self._is_ending else b"",
+            b"connection: close\r\n" if self._is_ending and not self._held else b"",
             body,
         )
 
     def _go_on(self) -> None:
         """Take up what was held. Not within :meth:`_reply`: a client may send a thousand requests at once."""
-        if self._exchange is not None or self.transport.is_closing():
+        if self.transport.is_closing():
             return
         data = bytes(self._held)
         self._held.clear()
-        self.flow.resume_reading()
-        if data:
-            self.data_received(data)
+        if len(data) <= MOST_HELD_BYTES:
+            self._read_on()
+        self.data_received(data)
+        if self._exchange is None and not self._held:
+            if self._is_free():  # no more than begun
+                self._read_on()
+            if self._is_ending:
+                super().shutdown()
+
+    def _read_on(self) -> None:
+        if self._has_paused:
+            self._has_paused = False
+            self.flow.resume_reading()
 
     # ── the ends of a connection ────────────────────────────────────────────────────
 
     def _note_idle(self) -> None:
-        """Close the connection if nothing comes for ``timeout_keep_alive``, with one timer for all of its requests."""
         self._idle_since_s = self.loop.time()
         if self.timeout_keep_alive_task is None:
-            self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self._end_if_idle)
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
-    def _end_if_idle(self) -> None:
+    def on_response_complete(self) -> None:
+        """Note that the longer way has answered."""
+        self._idle_since_s = self.loop.time()
+        super().on_response_complete()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close the connection if nothing came for ``timeout_keep_alive``: one timer for many requests."""
         self.timeout_keep_alive_task = None
-        if self._exchange is not None:
-            return  # its reply will note the next idle time
+        if self._exchange is not None or self._held:
+            return  # the reply will note the next idle time
         left_s = self._idle_since_s + self.timeout_keep_alive - self.loop.time()
-        if left_s > 0:
-            self.timeout_keep_alive_task = self.loop.call_later(left_s, self._end_if_idle)
+        if left_s > TIMER_S:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self.timeout_keep_alive_handler)
         else:
-            self.timeout_keep_alive_handler()
+            super().timeout_keep_alive_handler()
 
-    def shutdown(self) -> None:
-        """End the connection, after the reply that is under way."""
-        if self._exchange is not None:
+    def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's, of which uvicorn's uses the half
+        """Answer a client that sends no more all that it has asked, then close."""
+        if self._exchange is not None or self._held:
             self._is_ending = True
+        elif self._is_free() or self._is_within_message:
+            return False  # closes the connection
         else:
             super().shutdown()
+        return True
+
+    def shutdown(self) -> None:
+        """End the connection, after the replies to what has come."""
+        if self._exchange is not None or self._held:
+            self._is_ending = True
+            # To be cancelled, as uvicorn cancels its tasks when the server waits no longer.
+            self.server_state.tasks.add(self)  # type: ignore[arg-type]
+        else:
+            super().shutdown()
+
+    def cancel(self, **_: object) -> None:
+        """Answer that the server waits no longer."""
+        self.loop.call_soon(self._give_up)
+
+    def _give_up(self) -> None:
+        if self._exchange is None or self._short is None:
+            return
+        if self._job is not None:
+            self._job.cancel()
+        self._held.clear()
+        stopping = ModelNotReadyError(STOPPING)
+        self._reply(problem(stopping, self._exchange, is_debug=self._short.is_debug))
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Let go of what nobody waits for any more."""
@@ -190,6 +243,7 @@ class HttpProtocol(HttpToolsProtocol):
             self._short.observe(self._exchange)
             self._exchange = self._job = None
         self._held.clear()
+        self.server_state.tasks.discard(self)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
 
