@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 
 import numpy as np
 import pandas as pd
@@ -121,3 +122,21 @@ async def test_who_has_gone_costs_nobody_else_an_answer(make_app, client_of):
         await asyncio.sleep(0)
     assert done == [jobs[0], jobs[2], jobs[3]]
     assert [int(engine.outputs(job).predictions[job.index]) for job in done] == [0, 0, 0]
+
+
+async def test_requests_leave_no_work_to_the_collector(make_app):
+    app = make_app()
+    engine, lease, done = app.services.engine, app.services.catalog.current, []
+    gc.collect()
+    gc.disable()
+    try:
+        for n_rows in (1, 2, 30) * 5:
+            for row in X[:n_rows]:
+                engine.begin_row(lease, row.tolist(), lambda job: done.append(engine.outputs(job) is not None))
+            await asyncio.sleep(0.01)
+        assert len(done) == 33 * 5
+        await asyncio.sleep(0)
+        kinds = [type(one).__name__ for one in gc.get_objects()]
+        assert not {"Job", "RowJob", "TableJob"} & set(kinds)
+    finally:
+        gc.enable()

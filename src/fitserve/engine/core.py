@@ -102,7 +102,7 @@ class Engine:
             raise job.error
         outputs = job.outputs
         assert outputs is not None  # it is done
-        if isinstance(job, RowJob) and job.table is not job:  # the table has been looked at
+        if isinstance(job, RowJob) and job.table is not None:  # the table has been looked at
             return outputs
         self._check(outputs, job.n_rows, job.extras)
         job.lease.trial.has_answered = True

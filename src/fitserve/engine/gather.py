@@ -29,7 +29,7 @@ class RowJob(Job):
     Attributes:
         row: as it came.
         index: which row of ``table`` is its own,
-        table: the job of the whole table, whose outputs it shares; itself where it was computed alone.
+        table: the job of the whole table, whose outputs it shares; None where it was computed alone.
     """
 
     __slots__ = ("index", "row", "table")
@@ -38,7 +38,22 @@ class RowJob(Job):
         super().__init__(lease, {}, 1, (), None, on_done)  # its inputs come from the check
         self.row = row
         self.index = 0
-        self.table: Job = self
+        self.table: TableJob | None = None
+
+
+class TableJob(Job):
+    """The rows of several requests; ``jobs`` are theirs, until they have been told.
+
+    A job and its table do not refer to each other at the same time, or each request would leave work to the
+    collector of cycles.
+    """
+
+    __slots__ = ("jobs",)
+
+    def __init__(self, lease: LoadedModel, inputs: Inputs, jobs: list[RowJob], on_done: Callable[[Any], None]) -> None:
+        super().__init__(lease, inputs, len(jobs), (), None, on_done)
+        self.n_requests = len(jobs)
+        self.jobs = jobs
 
 
 class Gather:
@@ -79,17 +94,16 @@ class Gather:
             for job in jobs:
                 self.submit_alone(job)
         else:
-            table = Job(lease, inputs, len(jobs), (), None, lambda table: self._divide(table, jobs))
-            table.n_requests = len(jobs)
-            self._batcher.submit(table, ends_turn=True)
+            self._batcher.submit(TableJob(lease, inputs, jobs, self._divide), ends_turn=True)
 
     def submit_alone(self, job: RowJob) -> None:
         """Check a row by itself and submit it."""
         if check_alone(job):
             self._batcher.submit(job, ends_turn=True)
 
-    def _divide(self, table: Job, jobs: list[RowJob]) -> None:
+    def _divide(self, table: TableJob) -> None:
         """Give each row its part; where the table failed, let each be computed alone: it may be a neighbour's fault."""
+        jobs, table.jobs = table.jobs, []
         try:
             self._accept(table)
         except Exception:  # noqa: BLE001 - a job that is at fault itself meets it again

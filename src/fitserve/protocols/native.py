@@ -96,7 +96,7 @@ class _Answer:
 
     def finish_row(self, job: RowJob) -> None:
         """Reply to a request for one row, which may have been computed in a table."""
-        services, table = self._services, job.table
+        services, table = self._services, job.table or job
         try:
             outputs = services.engine.outputs(job)
             values: Values | None = table.values
