@@ -21,11 +21,15 @@ if TYPE_CHECKING:
     from fitserve.observe.metrics import Metrics
     from fitserve.signature import OutputName, Table
     from fitserve.store.catalog import Catalog, LoadedModel
-    from fitserve.types import ModelRef, Outputs
+    from fitserve.types import Outputs
 
 
 class Engine:
-    """Runs models. Used from one event loop."""
+    """Runs models. Used from one event loop.
+
+    Attributes:
+        lease: returns the version to ask, to be held until its reply is written; see :meth:`Catalog.lease`.
+    """
 
     def __init__(
         self,
@@ -36,16 +40,12 @@ class Engine:
         *,
         is_nonfinite_error: bool = False,
     ) -> None:
-        self._catalog = catalog
+        self.lease = catalog.lease
         self._batcher = batcher if cache is None else CachedBatcher(batcher, cache, metrics)
         self._has_cache = cache is not None
         self._metrics = metrics
         self._is_nonfinite_error = is_nonfinite_error
         self._gather = Gather(batcher, self.outputs)
-
-    def lease(self, ref: ModelRef) -> LoadedModel:
-        """Return the version to ask, to be held until its reply is written. Raises as :meth:`Catalog.lease`."""
-        return self._catalog.lease(ref)
 
     def begin(
         self,

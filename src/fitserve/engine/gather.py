@@ -23,6 +23,9 @@ MOST_ROWS = 64
 """A table of more is divided: all of its requests wait for its last row."""
 
 
+_UNCHECKED: Inputs = {}
+
+
 class RowJob(Job):
     """A job of one row, which may be computed in a table with others.
 
@@ -35,7 +38,7 @@ class RowJob(Job):
     __slots__ = ("index", "row", "table")
 
     def __init__(self, lease: LoadedModel, row: object, on_done: Callable[[Any], None]) -> None:
-        super().__init__(lease, {}, 1, (), None, on_done)  # its inputs come from the check
+        super().__init__(lease, _UNCHECKED, 1, (), None, on_done)
         self.row = row
         self.index = 0
         self.table: TableJob | None = None

@@ -155,19 +155,17 @@ class AccessLog:
 
 def _json_line(access: Access) -> str:
     # A version and a request id are of characters that JSON takes as they are.
-    now_s = time.time()
-    what = _what(access.method, access.path, access.status or CLIENT_CLOSED)
     return (
-        f'{{"time":"{_second(int(now_s))}.{int(now_s % 1 * 1e6):06d}+00:00","level":"info",'
-        f'"logger":"fitserve.access","message":"request",{what},'
+        f'{{"time":"{_moment(int(time.time() * 1000))}","level":"info","logger":"fitserve.access",'
+        f'"message":"request",{_what(access.method, access.path, access.status or CLIENT_CLOSED)},'
         f'"duration_ms":{access.took_ms:.3f},"request_id":"{access.request_id}",'
         f'"model_version":"{access.model_version}"}}\n'
     )
 
 
 @functools.lru_cache(maxsize=2)
-def _second(since_epoch_s: int) -> str:
-    return datetime.fromtimestamp(since_epoch_s, UTC).strftime("%Y-%m-%dT%H:%M:%S")
+def _moment(since_epoch_ms: int) -> str:
+    return datetime.fromtimestamp(since_epoch_ms / 1000, UTC).isoformat(timespec="milliseconds")
 
 
 @functools.lru_cache(maxsize=256)

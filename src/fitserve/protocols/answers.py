@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fitserve.protocols.json_body import plain
@@ -22,11 +24,15 @@ class Values(NamedTuple):
         predictions: labels or numbers; lists of them for several outputs.
         probability: of each label that was predicted; None without probabilities.
         by_class: the probabilities by class label; lists of such for several outputs; None without.
+        at: when they were made,
+        at_s: by ``time.perf_counter``.
     """
 
     predictions: list[Any]
     probability: list[Any] | None
     by_class: list[Any] | None
+    at: datetime
+    at_s: float
 
 
 def values_of(signature: Signature, outputs: Outputs) -> Values:
@@ -36,15 +42,16 @@ def values_of(signature: Signature, outputs: Outputs) -> Values:
         ModelFailedError: a prediction is of a type that JSON has no word for.
     """
     predictions = plain(outputs.predictions)
+    at, at_s = datetime.now(UTC), time.perf_counter()
     if outputs.probabilities is None or signature.classes is None:
-        return Values(predictions, None, None)
+        return Values(predictions, None, None, at, at_s)
     parts = [part.tolist() for part in outputs.probabilities]
     by_class = _by_class(signature, parts)
     if signature.n_outputs == 0:
-        return Values(predictions, _of_labels(signature.classes[0], predictions, parts[0]), by_class)
+        return Values(predictions, _of_labels(signature.classes[0], predictions, parts[0]), by_class, at, at_s)
     labels = zip(*predictions, strict=True)
     each = [_of_labels(*one) for one in zip(signature.classes, labels, parts, strict=True)]
-    return Values(predictions, [list(row) for row in zip(*each, strict=True)], by_class)
+    return Values(predictions, [list(row) for row in zip(*each, strict=True)], by_class, at, at_s)
 
 
 def _of_labels(classes: Sequence[Any], labels: Iterable[Any], rows: list[list[float]]) -> list[float | None]:

@@ -91,11 +91,6 @@ class Exchange:
         """Whether the reply's status has been sent."""
         return self.status != 0
 
-    @property
-    def elapsed_ms(self) -> float:
-        """Milliseconds since the request came, by the monotonic clock."""
-        return (time.perf_counter() - self.started_s) * 1000
-
     def end(self, status: int) -> None:
         """Note that the reply is sent now, with its status; 0 if the client has gone."""
         self.status = status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -134,13 +133,14 @@ class _Answer:
         return {**self._body(values, 0), "outputs": {name: values[0] for name, values in found.items()}}
 
     def _body(self, values: Values, index: int) -> dict[str, Any]:
+        predictions, probability, by_class, at, at_s = values
         body: dict[str, Any] = {
-            "prediction": values.predictions[index],
-            "probability": None if values.probability is None else values.probability[index],
-            "probabilities": None if values.by_class is None else values.by_class[index],
+            "prediction": predictions[index],
+            "probability": None if probability is None else probability[index],
+            "probabilities": None if by_class is None else by_class[index],
             "model_version": self.lease.version,
-            "latency_ms": round(self._exchange.elapsed_ms, 3),
-            "timestamp": datetime.now(UTC),
+            "latency_ms": round((at_s - self._exchange.started_s) * 1000, 3),
+            "timestamp": at,
         }
         if self.asked is not None:
             body["outputs"] = {}
@@ -153,9 +153,9 @@ class _Answer:
             "predictions": values.predictions,
             "probabilities": values.probability,
             "model_version": self.lease.version,
-            "latency_ms": round(self._exchange.elapsed_ms, 3),
+            "latency_ms": round((values.at_s - self._exchange.started_s) * 1000, 3),
             "count": len(values.predictions),
-            "timestamp": datetime.now(UTC),
+            "timestamp": values.at,
         }
         if self.asked is not None:
             body["outputs"] = asked_outputs(signature, outputs, values, self.asked)

@@ -55,6 +55,9 @@ class Head:
 class Heads:
     """Knows heads by their bytes. Used from one event loop.
 
+    Attributes:
+        known: by their bytes, with the empty line that ends them; None where one goes the longer way.
+
     Args:
         hot: the routes and who answers them, by method and path.
         max_body_bytes: a request that announces more goes the longer way, to be refused.
@@ -63,18 +66,18 @@ class Heads:
     def __init__(self, hot: Mapping[tuple[str, str], Hot], max_body_bytes: int) -> None:
         self._hot = hot
         self._max_body_bytes = max_body_bytes
-        self._known: dict[bytes, Head | None] = {}
+        self.known: dict[bytes, Head | None] = {}
 
     def find(self, head: bytes) -> Head | None:
         """Return what is known of a head, with the empty line that ends it; None if it goes the longer way."""
         try:
-            return self._known[head]
+            return self.known[head]
         except KeyError:
             if len(head) > MAX_HEAD_BYTES:
                 return None
-        if len(self._known) >= MAX_HEADS:
-            self._known.clear()
-        found = self._known[head] = self._parse(head)
+        if len(self.known) >= MAX_HEADS:
+            self.known.clear()
+        found = self.known[head] = self._parse(head)
         return found
 
     def _parse(self, head: bytes) -> Head | None:

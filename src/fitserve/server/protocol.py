@@ -66,7 +66,8 @@ class HttpProtocol(HttpToolsProtocol):
         if short is not None and not self._is_within_message and self._is_free():
             end = data.find(_END) + 4
             if end > 3:  # noqa: PLR2004 - it was found
-                head = short.heads.find(data[:end])
+                name = data[:end]
+                head = short.known_heads.get(name) or short.heads.find(name)
                 if head is not None and len(data) - end >= head.n_body:
                     ends = end + head.n_body
                     if len(data) > ends:

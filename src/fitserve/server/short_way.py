@@ -18,18 +18,20 @@ class ShortWay:
 
     Attributes:
         heads: knows the requests that may go the short way.
+        known_heads: those that it has seen, to be asked first.
         catalog: names the version that serves.
         metrics: are told of each exchange when it begins.
         observe: is told of each exchange when its reply has been written.
         is_debug: whether replies show the text of faults.
     """
 
-    __slots__ = ("catalog", "heads", "is_debug", "metrics", "observe")
+    __slots__ = ("catalog", "heads", "is_debug", "known_heads", "metrics", "observe")
 
     def __init__(
         self, heads: Heads, catalog: Catalog, metrics: Metrics, observe: Callable[[Exchange], None], *, is_debug: bool
     ) -> None:
         self.heads = heads
+        self.known_heads = heads.known
         self.catalog = catalog
         self.metrics = metrics
         self.observe = observe
