@@ -128,7 +128,7 @@ class Gated:
 
     def predict(self, X):
         folder = pathlib.Path(os.environ["GATE"])
-        if X[0][0] > 0:
+        if X[0][0] == 1:
             (folder / f"entered-{uuid.uuid4()}").touch()
             while not (folder / "open").exists():
                 time.sleep(0.01)
@@ -142,7 +142,7 @@ UNCONFINED = {"FITSERVE_ALLOW": "gated_model.Gated", "FITSERVE_CONFINE": "off"}
 
 @pytest.fixture
 def gated_model(tmp_path, monkeypatch):
-    """A model that, asked with a positive number, waits until the file ``open`` is there."""
+    """A model that, asked with one, waits until the file ``open`` is there."""
     (tmp_path / "gated_model.py").write_text(GATED)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "gated_model", raising=False)

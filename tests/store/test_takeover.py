@@ -224,6 +224,21 @@ def test_a_model_with_a_runtime_of_its_own_is_not_compiled(models, tmp_path, sta
         start(tmp_path / "own.py", policy=policy, optimize="require")
 
 
+def test_a_model_of_code_of_its_own_is_not_compiled(monkeypatch, tmp_path):
+    class Own(LogisticRegression):
+        pass
+
+    monkeypatch.setattr(Own, "__module__", "somewhere")
+    compiler = Compiler().install(monkeypatch)
+    lifecycle = Lifecycle(Catalog(), None, Here(), optimizer=Optimizer(Settings(cache_dir=tmp_path), Here(), None))
+
+    loaded = lifecycle.adopt(Own().fit([[0.0], [1.0]], [0, 1]), name="live", version=None)
+    lifecycle.optimize()
+
+    assert (loaded.optimization.state, compiler.compiled) == ("off", 0)
+    assert loaded.optimization.reason == "the model runs code that no engine knows"
+
+
 def test_a_live_estimator_is_compiled_from_its_pickle(monkeypatch, tmp_path):
     compiler = Compiler().install(monkeypatch)
     verifier = Here(TrustPolicy("data"))  # a policy for files says nothing of what is live here already
@@ -237,14 +252,18 @@ def test_a_live_estimator_is_compiled_from_its_pickle(monkeypatch, tmp_path):
     assert (names(loaded), compiler.compiled) == (["native", "treelite"], 1)
 
 
-def test_a_live_estimator_that_cannot_be_pickled_serves_natively(tmp_path):
-    class Local(LogisticRegression):
-        pass
+def test_a_live_estimator_that_cannot_be_pickled_serves_natively(tmp_path, monkeypatch):
+    class Local(list):
+        def __reduce__(self):
+            raise TypeError("never")
 
+    model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
+    model.unwanted_ = Local()
+    monkeypatch.setattr("copy.deepcopy", lambda it: it)  # which would ask for the same
     optimizer = Optimizer(Settings(cache_dir=tmp_path), Here(), None)
     lifecycle = Lifecycle(Catalog(), None, Here(), optimizer=optimizer)
 
-    loaded = lifecycle.adopt(Local().fit([[0.0], [1.0]], [0, 1]), name="live", version=None)
+    loaded = lifecycle.adopt(model, name="live", version=None)
     lifecycle.optimize()
 
     assert loaded.optimization.state == "off"

@@ -59,6 +59,8 @@ def why_not_compiled(model: Model) -> str | None:
     """Why there is nothing to compile; None where it may be tried."""
     if not isinstance(model, EstimatorModel):
         return f"{model.facts.model_type} is computed by its own runtime"
+    if not model.is_library_code:
+        return "the model runs code that no engine knows"
     if model.signature.is_open:
         return "the model does not tell its features, so that no engine can be proven"
     return None

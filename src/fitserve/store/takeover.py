@@ -158,12 +158,13 @@ class Optimizer:
             if self._is_stopping:
                 return True
             os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else importing it starts a thread that calls home
-            candidates = Candidates(loaded, self._settings.optimize_memory_bytes)
             report = [dict(entry) for entry in engines.report]
+            candidates = Candidates(loaded, self._settings.optimize_memory_bytes) if engines.compiled else None
             for compiled in engines.compiled:
                 entry = next((entry for entry in report if entry.get("engine") == compiled.engine), None)
                 if entry is None:
                     return False
+                assert candidates is not None  # there is one to add
                 refusal = candidates.add(compiled, entry)
                 if refusal is not None and source != "compiled":
                     return False
@@ -171,7 +172,7 @@ class Optimizer:
                     entry |= {"verdict": "refused", "reason": refusal}
         state = loaded.optimization
         state.source, state.report = source, report
-        for form in candidates.chosen():
+        for form in candidates.chosen() if candidates else ():
             loaded.forms.add(form)
             logger.info(
                 "%s %s is computed by %s", loaded.name, loaded.version, gain_in_words(form, loaded.forms.native)
