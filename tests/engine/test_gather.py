@@ -15,6 +15,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from fitserve.engine.job import Job
+from fitserve.signature import Signature
 
 pytestmark = pytest.mark.anyio
 
@@ -124,6 +125,85 @@ async def test_who_has_gone_costs_nobody_else_an_answer(make_app, client_of):
         await asyncio.sleep(0)
     assert done == [jobs[0], jobs[2], jobs[3]]
     assert [int(engine.outputs(job).predictions[job.index]) for job in done] == [0, 0, 0]
+
+
+async def test_a_request_that_is_cancelled_while_its_table_waits_costs_nobody_else_an_answer(
+    make_app, client_of, caplog
+):
+    async with client_of(make_app()) as client:
+        tasks = [asyncio.create_task(client.post("/predict", json={"features": row.tolist()})) for row in X[:4]]
+        await asyncio.sleep(0)  # all are submitted, and the table is not yet computed
+        tasks[1].cancel()
+        async with asyncio.timeout(30):
+            found = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(found.pop(1), asyncio.CancelledError)
+    assert [reply.status_code for reply in found] == [200, 200, 200]
+    assert not caplog.records
+
+
+async def test_a_callback_that_raises_costs_nobody_else_an_answer(make_app, caplog):
+    app = make_app()
+    engine, lease, done = app.services.engine, app.services.catalog.current, []
+
+    def fail(job):
+        done.append(job)
+        raise RuntimeError
+
+    for row in ([1, 2, 3, 4], [1, 2, 3, "four"], [1, 2, 3, 5]):
+        engine.begin_row(lease, row, fail)
+    for row in ([1, 2, 3, 4], [1, 2, 3, 5]):
+        engine.begin_row(lease, row, fail)
+    await asyncio.sleep(0.01)
+    assert len(done) == 5
+    assert "the callback of a job raised" in caplog.text
+
+
+async def test_a_fault_of_the_check_is_told_to_the_row_that_met_it(make_app, client_of, monkeypatch, caplog):
+    check = Signature.check
+
+    def faulty(self, table, **options):
+        if any(row[0] == 13 for row in table):
+            raise RuntimeError
+        return check(self, table, **options)
+
+    monkeypatch.setattr(Signature, "check", faulty)
+    async with client_of(make_app()) as client, asyncio.timeout(30):
+        replies = await together(client, [{"features": [first, 2, 3, 4]} for first in (1, 13, 3)])
+        alone = await client.post("/predict", json={"features": [13, 2, 3, 4]})
+    assert [reply.status_code for reply in [*replies, alone]] == [200, 500, 200, 500]
+
+
+async def test_a_prediction_that_json_cannot_hold_fails_alone(make_app, client_of, caplog):
+    class Odd:
+        n_features_in_ = 1
+
+        def predict(self, X):
+            found = np.empty(len(X), dtype=object)
+            found[:] = [{"thirteen"} if value == 13 else value for value in np.asarray(X)[:, 0].tolist()]
+            return found
+
+    async with client_of(make_app(Odd())) as client:
+        replies = await together(client, [{"features": [value]} for value in (1, 13, 3)])
+    assert [reply.status_code for reply in replies] == [200, 500, 200]
+    assert [reply.json().get("prediction") for reply in replies] == [1, None, 3]
+
+
+async def test_a_table_on_which_the_model_fails_is_halved_until_the_row_is_found(make_app, client_of, caplog):
+    calls = []
+
+    class Noted(Moody):
+        def predict_proba(self, X):
+            calls.append(len(X))
+            return super().predict_proba(X)
+
+    bodies = [{"features": row.tolist()} for row in X[:32]]
+    bodies[20]["features"][0] = 13
+    app = make_app(Noted(max_iter=1000).fit(X, Y))
+    calls.clear()
+    async with client_of(app) as client:
+        replies = await together(client, bodies)
+    assert [reply.status_code for reply in replies] == [500 if i == 20 else 200 for i in range(32)]
+    assert len(calls) < 20
 
 
 def n_jobs():

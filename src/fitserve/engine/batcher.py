@@ -7,7 +7,6 @@ is busy waits and is computed together. :mod:`fitserve.engine.batching` has the 
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from fitserve.store.catalog import LoadedModel
     from fitserve.store.cost import Cost
     from fitserve.store.forms import Form
-
-logger = logging.getLogger(__name__)
 
 INLINE_S = 0.0003
 """A call expected to be shorter runs on the event loop: a hop to a thread costs 34 to 48 µs of CPU
@@ -278,7 +275,7 @@ class Batcher:
                 for job in batch:
                     job.error = ModelFailedError(f"the call could not be made: {type(error).__name__}")
                     job.error.__cause__ = error
-                    self._tell(job)
+                    job.tell()
         finally:
             # After all were told, so that those who come back at once share a call.
             lane.n_calls -= 1
@@ -314,16 +311,7 @@ class Batcher:
         else:
             job.error = fault
         for job in batch:
-            self._tell(job)
-
-    def _tell(self, job: Job) -> None:
-        if job.is_cancelled:
-            return
-        try:
-            job.on_done(job)
-        except BaseException:
-            # A bug of ours; its neighbours still wait.
-            logger.exception("the callback of a job raised")
+            job.tell()
 
     def _dismiss(self, jobs: Sequence[Job]) -> None:
         """Tell jobs that were taken out before they began."""
@@ -334,7 +322,7 @@ class Batcher:
             self._n_expired += 1
             note_times([job], self._clock(), self._clock())
             job.error = DeadlineExceededError("the deadline passed before the model could be called")
-            self._tell(job)
+            job.tell()
 
 
 def _lane_of(lanes: dict[object, Lane], job: Job) -> Lane:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
 import weakref
 from functools import partial
@@ -21,8 +20,6 @@ if TYPE_CHECKING:
     from fitserve.observe.metrics import Metrics
     from fitserve.signature import Inputs
     from fitserve.store.catalog import LoadedModel
-
-log = logging.getLogger(__name__)
 
 
 class _Flight(Job):
@@ -228,11 +225,7 @@ class CachedBatcher:
 def _finish(job: Job) -> None:
     job.ended_s = time.perf_counter()
     job.on_cancel = None
-    try:
-        job.on_done(job)
-    except Exception:
-        # The callback of one job; others may wait for the same rows.
-        log.exception("the callback of a job raised")
+    job.tell()
 
 
 def _context(lease: LoadedModel, extras: Sequence[str]) -> list[object]:

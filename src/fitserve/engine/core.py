@@ -90,6 +90,10 @@ class Engine:
             self._gather.add(job)
         return job
 
+    def again(self, job: RowJob) -> None:
+        """Have a row computed alone whose table became no reply, which may be a neighbour's fault."""
+        self._gather.again(job)
+
     def outputs(self, job: Job) -> Outputs:
         """Return what the model gave for a job that is done, checked.
 

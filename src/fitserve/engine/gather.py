@@ -10,7 +10,6 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from fitserve.engine.job import Job
-from fitserve.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,51 +94,54 @@ class Gather:
         inputs = _checked(lease, [job.row for job in jobs]) if len(jobs) > 1 and lease.trial.is_row_wise else None
         if inputs is None:
             for job in jobs:
-                self.submit_alone(job)
+                self._submit_alone(job, ends_turn=len(jobs) == 1)
         else:
             self._batcher.submit(TableJob(lease, inputs, jobs, self._divide), ends_turn=True)
 
-    def submit_alone(self, job: RowJob) -> None:
-        """Check a row by itself and submit it."""
+    def again(self, job: RowJob) -> None:
+        """Check and compute a row by itself, of whose table it is not known whose fault it has."""
+        job.index, job.table, job.outputs = 0, None, None
+        self._submit_alone(job, ends_turn=False)
+
+    def _submit_alone(self, job: RowJob, *, ends_turn: bool) -> None:
         if check_alone(job):
-            self._batcher.submit(job, ends_turn=True)
+            self._batcher.submit(job, ends_turn=ends_turn)
 
     def _divide(self, table: TableJob) -> None:
-        """Give each row its part; where the table failed, let each be computed alone: it may be a neighbour's fault."""
+        """Give each row its part; where the table failed, let the batcher find the row at fault."""
         jobs, table.jobs = table.jobs, []
         try:
             self._accept(table)
         except Exception:  # noqa: BLE001 - a job that is at fault itself meets it again
             for job in jobs:
                 if not job.is_cancelled:
-                    self.submit_alone(job)
+                    self.again(job)
             return
         for index, job in enumerate(jobs):
-            if not job.is_cancelled:
-                job.index, job.table = index, table
-                job.outputs = table.outputs
-                job.on_done(job)
+            job.index, job.table = index, table
+            job.outputs = table.outputs
+            job.tell()
 
 
 def check_alone(job: RowJob) -> bool:
-    """Check a row by itself; where it does not fit, the job is told so, and is done."""
+    """Check a row by itself; where that fails, the job is told so, and is done."""
     try:
         job.inputs = job.lease.model.signature.check([job.row], first_row=None)
-    except InvalidInputError as exc:
+    except Exception as exc:  # noqa: BLE001 - the row's fault or ours: it must not wait for ever
         job.error = exc
-        job.on_done(job)
+        job.tell()
         return False
     return True
 
 
 def _checked(lease: LoadedModel, rows: list[object]) -> Inputs | None:
-    """The rows as one table; None where one of them does not fit, or would be another row in company.
+    """The rows as one table; None where one of them fails the check, or would be another row in company.
 
     Libraries make of a column of objects what all of its values can be.
     """
     try:
         inputs = lease.model.signature.check(rows)
-    except InvalidInputError:
+    except Exception:  # noqa: BLE001 - each is told by itself what is wrong
         return None
     if isinstance(inputs, dict):
         for column in inputs.values():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from fitserve.signature import Inputs
     from fitserve.store.catalog import LoadedModel
     from fitserve.types import Outputs
+
+logger = logging.getLogger(__name__)
 
 
 class Job:
@@ -68,3 +71,12 @@ class Job:
         self.is_cancelled = True
         if self.on_cancel is not None:
             self.on_cancel()
+
+    def tell(self) -> None:
+        """Call ``on_done``, unless nobody waits for it. Never raises: others wait for the same call."""
+        if self.is_cancelled:
+            return
+        try:
+            self.on_done(self)
+        except BaseException:  # a bug of ours
+            logger.exception("the callback of a job raised")

@@ -59,7 +59,12 @@ def waits_for(inference: Inference, limit_bytes: int) -> Handler:
         inference.admit(exchange)
         body = await exchange.read_body(limit_bytes)
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        job = inference.begin(exchange, body, replied.set_result)
+
+        def reply_to(reply: Reply) -> None:
+            if not replied.done():  # it is cancelled before its task is, and so before the job
+                replied.set_result(reply)
+
+        job = inference.begin(exchange, body, reply_to)
         try:
             return await replied
         except asyncio.CancelledError:

@@ -104,6 +104,9 @@ class _Answer:
                 services.engine.note_phases(table, self._exchange.started_s)
             reply = Reply(orjson.dumps(self._body(values, job.index)), headers=_X_CACHE[job.is_cached])
         except BaseException as exc:  # noqa: BLE001 - whatever the model made of it
+            if job.table is not None:
+                services.engine.again(job)
+                return
             reply = problem(exc, self._exchange, is_debug=services.settings.debug)
         self._done(reply)
 
