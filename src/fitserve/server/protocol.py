@@ -10,6 +10,7 @@ from __future__ import annotations
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fitserve.errors import ModelNotReadyError
@@ -44,7 +45,9 @@ class HttpProtocol(HttpToolsProtocol):
         config = self.config
         self._short: ShortWay | None = None
         if config.limit_concurrency is None and not config.root_path:
-            self._short = getattr(config.app, "short_way", None)
+            # Only uvicorn's own wrapper may be passed by: what it finds out, no hot route asks.
+            app = config.loaded_app
+            self._short = getattr(app.app if isinstance(app, ProxyHeadersMiddleware) else app, "short_way", None)
         self._is_within_message = False  # the parser has seen a part of one
         self._exchange: Exchange | None = None  # under way on the short way
         self._job: Job | None = None
