@@ -362,7 +362,10 @@ def _services(
     verifier = verifier_of(settings, passed)
     executor = Executor(settings.inference_threads or usable_cpus())
     metrics = Metrics(lambda: metrics_folder or (server_folder(os.getppid()) if _is_one_of_several() else None))
-    batcher = Batcher(executor, wait_s=settings.batch_wait_s, max_rows=settings.max_batch_size, metrics=metrics)
+
+    def make_batcher() -> Batcher:
+        return Batcher(executor, wait_s=settings.batch_wait_s, max_rows=settings.max_batch_size, metrics=metrics)
+
     return Services(
         settings=settings,
         catalog=catalog,
@@ -375,7 +378,7 @@ def _services(
         ),
         engine=Engine(
             catalog,
-            batcher,
+            make_batcher,
             open_cache(settings.cache),
             metrics,
             is_nonfinite_error=settings.nonfinite == "error",

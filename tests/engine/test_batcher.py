@@ -670,27 +670,6 @@ async def test_a_version_goes_when_nobody_needs_it(callers):
         assert seen() is None
 
 
-def test_a_loop_that_ended_leaves_nothing_behind():
-    batcher = Batcher(Executor(1), max_rows=100)
-    version = Version(SLOW, is_gated=True)
-
-    async def leave():
-        Callers(batcher).submit(version, 1)
-        Callers(batcher).submit(Version(), 1)
-
-    async def ask():
-        callers = Callers(batcher)
-        version.gate.set()
-        callers.submit(version, 2)
-        callers.submit(Version(), 3)
-        await callers.all_told()
-        return [answers(job) for job in callers.jobs]
-
-    asyncio.run(leave())
-
-    assert asyncio.run(ask()) == [alone(2), alone(3)]
-
-
 # ── properties ──────────────────────────────────────────────────────────────────────────
 
 WHAT = st.sampled_from([BAD, ENDS, REFUSED]) | st.integers(0, 9).map(float)

@@ -45,16 +45,6 @@ NUMBERS = Signature(
 )
 MIXED = replace(NUMBERS, inputs=(Field("a"), Field("b", "any", is_nullable=True)))
 BAD = -1.0
-LOOPS: list[asyncio.AbstractEventLoop] = []
-"""Two event loops, while a test of this module runs."""
-
-
-@pytest.fixture(scope="module", autouse=True)
-def loops():
-    LOOPS.extend([asyncio.new_event_loop(), asyncio.new_event_loop()])
-    yield
-    while LOOPS:
-        LOOPS.pop().close()
 
 
 class Model:
@@ -133,7 +123,6 @@ class House:
 
     max_bytes: int = 2**20
     metrics: object = None
-    loop: asyncio.AbstractEventLoop = field(default_factory=lambda: LOOPS[0])
     clock: Clock = field(default_factory=Clock)
     done: list[Job] = field(default_factory=list)
 
@@ -147,10 +136,7 @@ class House:
         return self.submit_job(Job(lease, inputs, count_rows(table), extras, deadline_s, self.done.append))
 
     def submit_job(self, job: Job) -> Job:
-        async def on_the_loop() -> None:
-            self.cached.submit(job)
-
-        self.loop.run_until_complete(on_the_loop())
+        self.cached.submit(job)
         return job
 
     def answered(self, lease: LoadedModel, table, *extras: str) -> Job:
@@ -345,19 +331,6 @@ def test_an_error_is_not_kept():
 
     assert again.is_cached is False
     assert again.error is None
-
-
-def test_a_job_does_not_wait_for_what_a_loop_left_behind_that_has_ended():
-    house, lease = House(), leased()
-    left = house.submit(lease, [[1, 2]])
-    house.loop = LOOPS[1]
-    job = house.submit(lease, [[1, 2]])
-    left.cancel()
-    waiting = house.submit(lease, [[1, 2]])
-    house.batcher.run_all()
-
-    assert house.done == [job, waiting]
-    assert lease.model.n_computed == {"(1.0, 2.0)": 1}
 
 
 def test_a_cancelled_job_is_not_computed_and_not_told():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -253,3 +254,44 @@ async def test_a_version_switched_meanwhile_does_not_mix_into_a_reply(make_app, 
         "2",
         1,
     )
+
+
+def asked(client_of, app, row) -> int:
+    """The status of one request, from an event loop of its own."""
+
+    async def ask() -> int:
+        async with client_of(app) as client, asyncio.timeout(60):
+            return (await client.post("/predict", json={"features": row})).status_code
+
+    return asyncio.run(ask())
+
+
+@pytest.mark.parametrize("cost", [Cost(1e-6), Cost(1.0)], ids=["inline", "thread"])
+@pytest.mark.parametrize("cache", ["", "memory://?max_bytes=2000"])
+def test_many_event_loops_at_once_are_answered(make_app, client_of, cost, cache):
+    app = make_app(cache=cache)
+    catalog = app.services.catalog
+    native = catalog.current.forms.native
+    catalog.switch(replace(catalog.current, forms=Forms(replace(native, cost=cost))))
+    with ThreadPoolExecutor(8) as threads:
+        found = list(threads.map(lambda row: asked(client_of, app, row), X[:80].tolist()))
+    assert found == [200] * 80
+
+
+@pytest.mark.parametrize("cost", [Cost(1e-6), Cost(1.0)], ids=["inline", "thread"])
+@pytest.mark.parametrize("cache", ["", "memory://"])
+def test_what_waits_on_an_event_loop_that_has_ended_holds_nobody_up(make_app, client_of, cost, cache):
+    app = make_app(cache=cache)
+    catalog, engine = app.services.catalog, app.services.engine
+    native = catalog.current.forms.native
+    catalog.switch(replace(catalog.current, forms=Forms(replace(native, cost=cost))))
+    loop = asyncio.new_event_loop()
+
+    def leave() -> None:
+        engine.begin_row(catalog.current, ROW, lambda _: None)
+        loop.stop()  # before its next turn
+
+    loop.call_soon(leave)
+    loop.run_forever()
+    loop.close()
+    assert asked(client_of, app, ROW) == 200

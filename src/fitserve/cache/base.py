@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class RowCache(Protocol):
-    """Bytes by key, for a while. Used from the event loop only; nothing here blocks it.
+    """Bytes by key, for a while. Used from event loops; nothing here blocks them.
 
     Keys are 16 bytes; values are never changed. Whoever asks must be content with a None for
     whatever was set: a row may be dropped at any time, and a backend at fault has none.

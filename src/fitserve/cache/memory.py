@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,7 @@ class MemoryCache:
     """A table of rows that drops the least recently used ones beyond ``max_bytes``, and each after ``ttl_s``.
 
     A row that is out of date goes when it is asked for or when its place is needed, so it never
-    answers, and never takes more than ``max_bytes``.
+    answers, and never takes more than ``max_bytes``. Called from any thread.
     """
 
     def __init__(self, max_bytes: int, ttl_s: float, clock: Callable[[], float]) -> None:
@@ -36,6 +37,7 @@ class MemoryCache:
         self._ttl_s = ttl_s
         self._clock = clock
         self._rows: OrderedDict[bytes, tuple[float, bytes]] = OrderedDict()
+        self._changing = threading.Lock()
         self._bytes = 0
         self._n_evicted = 0
         self._n_expired = 0
@@ -44,33 +46,35 @@ class MemoryCache:
         """Look rows up; ``then`` is called before this returns."""
         rows, now = self._rows, self._clock()
         found: list[bytes | None] = []
-        for key in keys:
-            entry = rows.get(key)
-            if entry is None:
-                found.append(None)
-            elif entry[0] <= now:
-                self._drop(key)
-                self._n_expired += 1
-                found.append(None)
-            else:
-                rows.move_to_end(key)
-                found.append(entry[1])
+        with self._changing:
+            for key in keys:
+                entry = rows.get(key)
+                if entry is None:
+                    found.append(None)
+                elif entry[0] <= now:
+                    self._drop(key)
+                    self._n_expired += 1
+                    found.append(None)
+                else:
+                    rows.move_to_end(key)
+                    found.append(entry[1])
         then(found)
 
     def set_many(self, rows: Mapping[bytes, bytes]) -> None:
         """Keep rows; one that is larger than the whole cache is not kept."""
         expires_s = self._clock() + self._ttl_s
-        for key, row in rows.items():
-            if key in self._rows:
-                self._drop(key)
-            size = ENTRY_BYTES + len(row)
-            if size > self._max_bytes:
-                continue
-            while self._bytes + size > self._max_bytes:
-                self._drop(next(iter(self._rows)))
-                self._n_evicted += 1
-            self._rows[key] = (expires_s, row)
-            self._bytes += size
+        with self._changing:
+            for key, row in rows.items():
+                if key in self._rows:
+                    self._drop(key)
+                size = ENTRY_BYTES + len(row)
+                if size > self._max_bytes:
+                    continue
+                while self._bytes + size > self._max_bytes:
+                    self._drop(next(iter(self._rows)))
+                    self._n_evicted += 1
+                self._rows[key] = (expires_s, row)
+                self._bytes += size
 
     def statistics(self) -> dict[str, int]:
         """Rows and bytes held, and how many rows were dropped for want of place or for their age."""

@@ -68,11 +68,6 @@ class Batcher:
         self._n_cancelled = self._n_expired = self._n_bisections = 0
         self._versions: WeakValueDictionary[int, LoadedModel] = WeakValueDictionary()
         self._latest = 0
-        self._start_over(None)
-
-    def _start_over(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        """Forget what waits: it belongs to a loop that has ended."""
-        self._loop = loop
         self._is_turn_due = False
         self._arrived: list[Job] = []
         self._inline: dict[object, Lane] = {}
@@ -87,9 +82,6 @@ class Batcher:
         ``ends_turn``: whatever came in this turn of the loop has been submitted, so that nothing is waited for.
         """
         job.submitted_s = self._clock()
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            self._start_over(loop)
         lease = job.lease
         if id(lease) != self._latest:
             self._latest = id(lease)
@@ -104,9 +96,9 @@ class Batcher:
                 self._arrived.append(job)
                 if not self._is_turn_due:
                     self._is_turn_due = True
-                    loop.call_soon(self._turn)
+                    asyncio.get_running_loop().call_soon(self._turn)
                 return
-        self._enqueue(job, loop)
+        self._enqueue(job, asyncio.get_running_loop())
 
     def statistics(self) -> dict[str, Any]:
         """What has been computed since the start, what waits, and what calls cost, by version and form.

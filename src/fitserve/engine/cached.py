@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 import weakref
 from functools import partial
@@ -72,10 +71,10 @@ class CachedBatcher:
         self._batcher = batcher
         self._cache = cache
         self._metrics = metrics
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._flights: dict[bytes, _Flight] = {}
         self._keys: dict[int, tuple[weakref.ref[LoadedModel], dict[tuple[str, ...], RowKeys]]] = {}
-        self._counts = {"hit": 0, "miss": 0, "shared": 0, "evicted": 0, "expired": 0}
+        held = cache.statistics()  # another loop may have used it before
+        self._counts = {"hit": 0, "miss": 0, "shared": 0, "evicted": held["evicted"], "expired": held["expired"]}
 
     def submit(self, job: Job) -> None:
         """Answer a job from the cache, or have its missing rows computed; it is told at once or later on the loop."""
@@ -84,11 +83,6 @@ class CachedBatcher:
             self._batcher.submit(job)
             return
         job.submitted_s = time.perf_counter()
-        loop = asyncio.get_running_loop()
-        if loop is not self._loop:
-            # What flies belongs to a loop that has ended, and never lands.
-            self._loop = loop
-            self._flights.clear()
         keys = self._row_keys(job)(job.inputs)
         self._cache.get_many(keys, partial(self._looked_up, job, keys))
 

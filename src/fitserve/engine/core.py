@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -24,28 +25,54 @@ if TYPE_CHECKING:
     from fitserve.types import Outputs
 
 
+class _Line(NamedTuple):
+    """What one event loop computes with."""
+
+    batcher: Batcher | CachedBatcher
+    gather: Gather
+
+
 class Engine:
-    """Runs models. Used from one event loop.
+    """Runs models. A server calls it from one event loop; tests and notebooks do so from several, also at once.
 
     Attributes:
         lease: returns the version to ask, to be held until its reply is written; see :meth:`Catalog.lease`.
+
+    Args:
+        catalog: has the versions.
+        make_batcher: makes the batcher of one event loop.
+        cache: of rows, for all loops; None where there is none.
+        metrics: are told of phases and of the cache.
+        is_nonfinite_error: whether a model may not return NaN or infinity.
     """
 
     def __init__(
         self,
         catalog: Catalog,
-        batcher: Batcher,
+        make_batcher: Callable[[], Batcher],
         cache: RowCache | None = None,
         metrics: Metrics | None = None,
         *,
         is_nonfinite_error: bool = False,
     ) -> None:
         self.lease = catalog.lease
-        self._batcher = batcher if cache is None else CachedBatcher(batcher, cache, metrics)
-        self._has_cache = cache is not None
+        self._lines: dict[asyncio.AbstractEventLoop, _Line] = {}
+        self._make_batcher = make_batcher
+        self._cache = cache
         self._metrics = metrics
         self._is_nonfinite_error = is_nonfinite_error
-        self._gather = Gather(batcher, self.outputs)
+
+    def _line(self) -> _Line:
+        loop = asyncio.get_running_loop()
+        line = self._lines.get(loop)
+        if line is None:
+            for one in list(self._lines):
+                if one.is_closed():
+                    self._lines.pop(one, None)  # another thread may have done so
+            batcher = self._make_batcher()
+            cached = batcher if self._cache is None else CachedBatcher(batcher, self._cache, self._metrics)
+            line = self._lines[loop] = _Line(cached, Gather(batcher, self.outputs))
+        return line
 
     def begin(
         self,
@@ -73,7 +100,7 @@ class Engine:
         inputs = signature.check(table, first_row=first_row)
         extras = tuple(name for name in asked if name not in {signature.outputs[0], "predict_proba"}) if asked else ()
         job = Job(lease, inputs, count_rows(table), extras, None, on_done)
-        self._batcher.submit(job)
+        self._line().batcher.submit(job)
         return job
 
     def begin_row(self, lease: LoadedModel, row: object, on_done: Callable[[RowJob], None]) -> RowJob:
@@ -83,16 +110,16 @@ class Engine:
         a table, these are the outputs of the whole table.
         """
         job = RowJob(lease, row, on_done)
-        if self._has_cache:  # which has each row by itself
-            if check_alone(job):
-                self._batcher.submit(job)
-        else:
-            self._gather.add(job)
+        line = self._line()
+        if self._cache is None:
+            line.gather.add(job)
+        elif check_alone(job):  # the cache has each row by itself
+            line.batcher.submit(job)
         return job
 
     def again(self, job: RowJob) -> None:
         """Have a row computed alone whose table became no reply, which may be a neighbour's fault."""
-        self._gather.again(job)
+        self._line().gather.again(job)
 
     def outputs(self, job: Job) -> Outputs:
         """Return what the model gave for a job that is done, checked.
