@@ -412,6 +412,27 @@ def test_a_client_that_sends_faster_than_it_is_answered_is_made_to_wait(runner, 
     runner.run(check())
 
 
+def test_a_client_is_made_to_wait_each_time_that_it_sends_faster(runner, make_kind):
+    gate = Gate()
+    app = make_kind("executor", gate)
+    many = get() * (2 + 65536 // len(get()))
+
+    async def check() -> None:
+        connection = Connection("fitserve", app)
+        n_replies = 0
+        for _ in range(2):
+            gate.is_open.clear()
+            await connection.feed(post(SLOW), many[:65536], many[65536:])
+            assert connection.transport.is_reading_paused
+            gate.is_open.set()
+            n_replies += 1 + many.count(b"GET ")
+            await connection.quiet(n_replies)
+            assert not connection.transport.is_reading_paused
+        await connection.drop()
+
+    runner.run(check())
+
+
 @both_ways
 def test_a_large_request_behind_another_does_not_stop_the_reading(runner, make_kind, way):
     app = make_kind(max_body_bytes=1 << 20)

@@ -53,7 +53,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._job: Job | None = None
         self._held = bytearray()  # what came behind it
         self._is_ending = False
-        self._has_paused = False  # the reading, for too much was held
         self._idle_since_s = 0.0
         self._common_of: Any = None
         self._common = b""  # the headers that uvicorn gives to every reply
@@ -87,8 +86,7 @@ class HttpProtocol(HttpToolsProtocol):
 
     def _hold(self, data: bytes) -> None:
         self._held += data
-        if len(self._held) > MOST_HELD_BYTES and not self._has_paused:
-            self._has_paused = True
+        if len(self._held) > MOST_HELD_BYTES:
             self.flow.pause_reading()
 
     def on_message_begin(self) -> None:
@@ -137,7 +135,7 @@ class HttpProtocol(HttpToolsProtocol):
         elif self._is_ending:
             self.transport.close()
         else:
-            self._read_on()
+            self.flow.resume_reading()
             self._note_idle()
 
     def _bytes_of(self, exchange: Exchange, reply: Reply) -> bytes:
@@ -169,18 +167,13 @@ class HttpProtocol(HttpToolsProtocol):
         data = bytes(self._held)
         self._held.clear()
         if len(data) <= MOST_HELD_BYTES:
-            self._read_on()
+            self.flow.resume_reading()
         self.data_received(data)
         if self._exchange is None and not self._held:
             if self._is_free():  # no more than begun
-                self._read_on()
+                self.flow.resume_reading()
             if self._is_ending:
                 super().shutdown()
-
-    def _read_on(self) -> None:
-        if self._has_paused:
-            self._has_paused = False
-            self.flow.resume_reading()
 
     # ── the ends of a connection ────────────────────────────────────────────────────
 
