@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import sys
+import tracemalloc
 from typing import NamedTuple
 
 import pytest
@@ -63,6 +64,19 @@ async def test_a_path_forges_no_line_and_stays_short(log_format):
     assert stream.getvalue().count("\n") == 1
     assert "\x1b" not in stream.getvalue()
     assert len(stream.getvalue()) < 1500
+
+
+async def test_long_paths_are_not_kept():
+    log = AccessLog("json", io.StringIO(), is_enabled=True)
+    tracemalloc.start()
+    try:
+        for i in range(256):
+            log.write(LINE._replace(path=f"/{i}" + "x" * 20_000))
+        log.flush()
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 1_000_000
 
 
 async def test_lines_are_written_when_there_are_many_or_after_a_while():

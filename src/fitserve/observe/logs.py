@@ -27,6 +27,7 @@ LogFormat = Literal["json", "console"]
 FLUSH_LINES = 64
 FLUSH_AFTER_S = 0.05
 LONGEST_PATH = 256
+_KEPT_PATH = LONGEST_PATH + 1  # as much tells that it was longer
 
 _EXTRAS = ("request_id", "model_version")
 _FOREIGN = ("uvicorn", "uvicorn.error", "uvicorn.asgi", "gunicorn.error")
@@ -157,7 +158,7 @@ def _json_line(access: Access) -> str:
     # A version and a request id are of characters that JSON takes as they are.
     return (
         f'{{"time":"{_moment(int(time.time() * 1000))}","level":"info","logger":"fitserve.access",'
-        f'"message":"request",{_what(access.method, access.path, access.status or CLIENT_CLOSED)},'
+        f'"message":"request",{_what(access.method, access.path[:_KEPT_PATH], access.status or CLIENT_CLOSED)},'
         f'"duration_ms":{access.took_ms:.3f},"request_id":"{access.request_id}",'
         f'"model_version":"{access.model_version}"}}\n'
     )
