@@ -251,3 +251,14 @@ def test_neither_large_nor_small_jobs_starve():
     large_s = cost.expected_s(1000)
     assert max(latencies[1]) < 3 * large_s, "one under way, one before"
     assert max(latencies[1000]) < 8 * 1.5 * large_s, "eight clients send such"
+
+
+def test_a_model_that_may_wait_does_not_keep_the_next_rows_waiting():
+    policy = BatchPolicy(1000, 2)
+    cost = Cost(fixed_s=0.05)
+    lanes = [Lane("key", None, may_merge=True, may_wait=may_wait) for may_wait in (False, True)]
+    for lane in lanes:
+        lane.n_calls = 1
+    assert [policy.may_begin(lane, cost) for lane in lanes] == [False, True]
+    lanes[1].n_calls = 2
+    assert not policy.may_begin(lanes[1], cost)

@@ -323,7 +323,7 @@ def _lane_of(lanes: dict[object, Lane], job: Job) -> Lane:
     key = (id(lease), job.extras, layout(job.inputs) if may_merge else None)
     lane = lanes.get(key)
     if lane is None:
-        lane = lanes[key] = Lane(key, lease, may_merge=may_merge)
+        lane = lanes[key] = Lane(key, lease, may_merge=may_merge, may_wait=not lease.model.is_library_code)
     return lane
 
 

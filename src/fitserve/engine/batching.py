@@ -26,15 +26,17 @@ class Lane:
         key: of the lane among others.
         lease: their version.
         may_merge: False where each has to be computed alone.
+        may_wait: their model is the operator's own, and may wait for something, on some rows longer than on others.
         n_rows: that wait.
         n_calls: that are under way.
         pause: the timer of a lane that waits for company; None where it does not.
     """
 
-    def __init__(self, key: object, lease: LoadedModel, *, may_merge: bool) -> None:
+    def __init__(self, key: object, lease: LoadedModel, *, may_merge: bool, may_wait: bool = False) -> None:
         self.key = key
         self.lease = lease
         self.may_merge = may_merge
+        self.may_wait = may_wait
         self.n_rows = 0
         self.n_calls = 0
         self.pause: TimerHandle | None = None
@@ -152,12 +154,14 @@ class BatchPolicy:
 
         One is always under way while there are jobs. Beside it another one begins only where jobs save little by
         waiting for a call together: where their rows cost more than the call, where one call cannot take more,
-        and where they must not be merged.
+        where they must not be merged, and where a model may wait for something: the next ones shall not wait for that.
         """
         if lane.n_calls == 0:
             return True
         if lane.n_calls >= self.n_threads:
             return False
+        if lane.may_wait:
+            return True
         is_by_row = cost.per_row_s * lane.n_rows >= cost.fixed_s
         return is_by_row or not lane.may_merge or lane.n_rows >= self.full_rows(cost)
 
