@@ -10,6 +10,7 @@ Source: https://onnxruntime.ai/docs/api/python/api_summary.html
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -36,7 +37,7 @@ def load(artifact: Artifact, policy: TrustPolicy) -> OnnxModel:  # noqa: ARG001 
         ArtifactError: onnxruntime is missing or refuses the bytes; a tensor lies in a file that is not part of
             the artifact; inputs or outputs are no tables.
     """
-    runtime = require("onnxruntime", "onnx")
+    runtime = _runtime()
     from fitserve.estimators.onnx import OnnxModel
 
     graph = read_graph(artifact.data, artifact.files)
@@ -70,9 +71,13 @@ def _options(runtime: Any, graph: Graph, artifact: Artifact) -> Any:
     return options
 
 
+def _runtime() -> Any:
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # else importing it starts a thread that calls home
+    return require("onnxruntime", "onnx")
+
+
 def _prepare() -> None:
-    runtime = require("onnxruntime", "onnx")
-    runtime.disable_telemetry_events()
+    _runtime().disable_telemetry_events()
     import fitserve.estimators.onnx  # noqa: F401 - what load needs
 
 
