@@ -297,6 +297,39 @@ async def test_a_reload_compiles_the_new_version(tmp_path, monkeypatch, forest_f
         await Lifecycle(Catalog(), None).reload(off_loop)
 
 
+@pytest.mark.anyio
+async def test_a_version_is_let_go_when_one_that_is_not_compiled_follows(tmp_path, monkeypatch, forest_file):
+    import asyncio
+    import gc
+    import weakref
+
+    Compiler().install(monkeypatch)
+    path = tmp_path / "m_v1.joblib"
+    bound = 4 * forest_file.stat().st_size
+    optimizer = Optimizer(Settings(cache_dir=tmp_path, optimize_memory_bytes=bound), Here(), path)
+
+    def prepare():
+        path.write_bytes(forest_file.read_bytes())
+        lifecycle = Lifecycle(Catalog(), path, Here(), optimizer=optimizer)
+        first = weakref.ref(lifecycle.start())
+        lifecycle.optimize()
+        finish()
+        X = np.random.default_rng(1).normal(size=(400, 2))
+        joblib.dump(RandomForestClassifier(100).fit(X, X[:, 0] > 0), path)
+        return lifecycle, first
+
+    async def off_loop(call):
+        return await asyncio.to_thread(call)
+
+    lifecycle, first = await asyncio.to_thread(prepare)
+    assert first() is not None
+    loaded = (await lifecycle.reload(off_loop))[0]
+    await asyncio.to_thread(gc.collect)
+
+    assert loaded.optimization.state == "off"
+    assert first() is None
+
+
 def test_the_form_that_is_never_the_fastest_is_not_kept(start, monkeypatch):
     class Slow(Compiler):
         def load_compiled(self, compiled, model):

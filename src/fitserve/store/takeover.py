@@ -12,6 +12,7 @@ import logging
 import os
 import threading
 import time
+import weakref
 from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError
@@ -57,7 +58,7 @@ class Optimizer:
         self._verifier = verifier
         self._model_path = model_path
         self._planned: tuple[LoadedModel, Artifact, Verifier] | None = None
-        self._latest: LoadedModel | None = None
+        self._latest: weakref.ref[LoadedModel] | None = None
         self._one_at_a_time = threading.Lock()
         self._importing = threading.Lock()
         self._is_stopping = False
@@ -92,7 +93,7 @@ class Optimizer:
         """Start what is planned, in a thread of this process. Returns at once; may be called again."""
         planned, self._planned = self._planned, None
         if planned is not None:
-            self._latest = planned[0]
+            self._latest = weakref.ref(planned[0])
             threading.Thread(target=self._run_later, args=planned, name="fitserve-optimize", daemon=True).start()
 
     def drop(self) -> None:
@@ -102,7 +103,7 @@ class Optimizer:
     def _require(self, loaded: LoadedModel) -> None:
         planned, self._planned = self._planned, None
         if planned is not None:
-            self._latest = loaded
+            self._latest = weakref.ref(loaded)
             self._run(*planned)
         if len(loaded.forms.all) > 1 or isinstance(loaded.model, OnnxModel):
             return
@@ -117,7 +118,7 @@ class Optimizer:
         atexit.register(self._wait_for_imports)
         try:
             with self._one_at_a_time:
-                if self._latest is not loaded:
+                if self._latest is None or self._latest() is not loaded:
                     state.state, state.reason = "off", "another version came before it was compiled"
                     return
                 obtain(
