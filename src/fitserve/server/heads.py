@@ -23,6 +23,9 @@ MAX_HEADS = 1024
 MAX_HEAD_BYTES = 2048
 """A longer head goes the longer way, and so do bodies of more than one read."""
 
+MAX_HEADERS = 40
+"""A head with more goes the longer way: of 2 KiB of the shortest ones, a dictionary takes 30 KiB."""
+
 _DIGITS = re.compile(rb"[0-9]{1,10}")
 _PLAIN_PATH = re.compile(rb"/[A-Za-z0-9/_.~-]*")
 
@@ -95,7 +98,7 @@ class Heads:
             return None
         method, path = parser.get_method().decode(), url.decode()
         hot = self._hot.get((method, path))
-        if hot is None or int(length) > self._max_body_bytes:
+        if hot is None or int(length) > self._max_body_bytes or len(headers) > MAX_HEADERS:
             return None
         return Head(method, path, headers, int(length), hot)
 
