@@ -77,6 +77,26 @@ def test_a_row_has_the_same_bits_alone_and_in_company(estimator, data):
         np.testing.assert_array_equal(apart, together)
 
 
+def test_a_label_at_the_boundary_is_the_same_alone_and_in_company():
+    X, y = CANCER
+    X = StandardScaler().fit_transform(X)
+    served = snapshot(LogisticRegression().fit(X, y))
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(20):  # two rows on the two sides of the boundary, as near to it as numbers are
+        low, high = X[random.choice(np.flatnonzero(y == 0))], X[random.choice(np.flatnonzero(y == 1))]
+        for _ in range(60):
+            middle = (low + high) / 2
+            if served.predict(middle[np.newaxis]).predictions[0] == 0:
+                low = middle
+            else:
+                high = middle
+        rows += [low, high]
+    alone = [served.predict(row[np.newaxis]).predictions[0] for row in rows]
+
+    assert served.predict(np.array(rows)).predictions.tolist() == alone
+
+
 def test_several_outputs_keep_their_shape():
     X, y = DIABETES
     model = LinearRegression().fit(X, np.column_stack([y, -y]))

@@ -171,7 +171,10 @@ class Calls:
             top = np.partition(probabilities, -2, axis=1)[:, -2:]
             # Written so that NaN counts as near.
             is_near = ~(top[:, 1] - top[:, 0] > TIE)
-            if is_near.any():
+            if self.plain is not None:  # whose estimator adds up products, of several rows in another order
+                for i in np.flatnonzero(is_near):
+                    predictions[i] = self.estimator.predict(X[i : i + 1])[0]
+            elif is_near.any():
                 rows = X.iloc[is_near] if hasattr(X, "iloc") else X[is_near]
                 predictions[is_near] = self.estimator.predict(rows)
         return predictions
