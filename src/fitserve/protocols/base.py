@@ -28,7 +28,8 @@ class Inference:
     """An inference route, in two steps that wait for nothing: both doors take them.
 
     Attributes:
-        admit: decides by the head of a request, before its body is read, whether to go on. Raises.
+        admit: decides by the head of a request alone, before its body is read, whether to go on: by the same
+            head always the same. Raises.
         begin: takes the whole body and submits the rows to the engine. Raises, or calls its last
             argument once with the reply: before it returns, or later on the event loop. Cancelling the
             job that it returns keeps it from calling.

@@ -43,9 +43,10 @@ class Head:
         n_body: how many bytes of body follow.
         route: its path as the application has it.
         inference: who answers.
+        is_admitted: it has let a request with this head pass; it lets every other one, for it knows no more of them.
     """
 
-    __slots__ = ("headers", "inference", "method", "n_body", "path", "route")
+    __slots__ = ("headers", "inference", "is_admitted", "method", "n_body", "path", "route")
 
     def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], n_body: int, hot: Hot) -> None:
         self.method = method
@@ -53,6 +54,7 @@ class Head:
         self.headers = headers
         self.n_body = n_body
         self.route, self.inference = hot
+        self.is_admitted = False
 
 
 class Heads:

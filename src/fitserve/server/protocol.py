@@ -108,7 +108,9 @@ class HttpProtocol(HttpToolsProtocol):
             exchange.model_name, exchange.model_version = current.name, current.version
         short.metrics.in_flight(1)
         try:
-            head.inference.admit(exchange)
+            if not head.is_admitted:
+                head.inference.admit(exchange)
+                head.is_admitted = True
             job = head.inference.begin(exchange, body, self._reply)
         except BaseException as exc:
             if not caught(exc):
