@@ -316,6 +316,7 @@ class FitserveApp(FastAPI):
         gc.collect()
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
+        gc.enable()
         logger.info("process %d serves %s %s", os.getpid(), current.name, current.version)
 
     async def _watch(self) -> None:

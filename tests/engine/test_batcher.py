@@ -48,7 +48,7 @@ class Version:
     def __init__(self, fixed_s=1e-6, per_row_s=0.0, *, is_row_wise=True, is_library_code=True, is_gated=False):
         self.name, self.version = "m", "1"
         self.model = SimpleNamespace(is_library_code=is_library_code)
-        self.trial = SimpleNamespace(has_answered=True, is_row_wise=is_row_wise)
+        self.trial = SimpleNamespace(has_answered=True, keeps_labels=is_row_wise)
         self.forms = Forms(Form(NATIVE, self.predict, KnownCost(fixed_s, per_row_s)))
         self.calls = []
         self.entered = threading.Semaphore(0)

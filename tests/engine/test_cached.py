@@ -86,7 +86,7 @@ def leased(model: Model | None = None, *, digest: str = "d1", is_row_wise: bool 
         metadata={},
         verification={},
         forms=Forms(Form(NATIVE, model.predict, Cost())),
-        trial=Trial(has_answered=True, is_row_wise=is_row_wise),
+        trial=Trial(has_answered=True, is_row_wise=is_row_wise, keeps_labels=is_row_wise),
     )
 
 

@@ -10,9 +10,11 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.tree import DecisionTreeClassifier
 
 from fitserve.engine.job import Job
 from fitserve.signature import Signature
@@ -191,19 +193,50 @@ async def test_a_prediction_that_json_cannot_hold_fails_alone(make_app, client_o
 async def test_a_table_on_which_the_model_fails_is_halved_until_the_row_is_found(make_app, client_of, caplog):
     calls = []
 
-    class Noted(Moody):
+    class Noted(DecisionTreeClassifier):
         def predict_proba(self, X):
             calls.append(len(X))
+            if (np.asarray(X)[:, 0] == 13).any():
+                raise RuntimeError
             return super().predict_proba(X)
 
     bodies = [{"features": row.tolist()} for row in X[:32]]
     bodies[20]["features"][0] = 13
-    app = make_app(Noted(max_iter=1000).fit(X, Y))
+    app = make_app(Noted().fit(X, Y))
     calls.clear()
     async with client_of(app) as client:
         replies = await together(client, bodies)
     assert [reply.status_code for reply in replies] == [500 if i == 20 else 200 for i in range(32)]
     assert len(calls) < 20
+
+
+def on_the_border(model):
+    """Rows between two of different label, to the last bit."""
+    labels = model.predict(X)
+    low = X[labels == 0][:30]
+    high = np.resize(X[labels != 0], low.shape)
+    for _ in range(60):
+        middle = (low + high) / 2
+        is_low = (model.predict(middle) == 0)[:, None]
+        low, high = np.where(is_low, middle, low), np.where(is_low, high, middle)
+    return np.vstack([low, high])
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+@pytest.mark.parametrize(
+    "model", [LogisticRegression(max_iter=1000), MLPClassifier((30,), max_iter=50, random_state=0), RidgeClassifier()]
+)
+@pytest.mark.parametrize("optimize", ["off", "auto"])
+async def test_no_label_hangs_on_who_asks_at_the_same_time(make_app, client_of, model, optimize, tmp_path):
+    app = make_app(model.fit(X, Y), optimize=optimize, cache_dir=tmp_path)
+    bodies = [{"features": row} for row in on_the_border(model).tolist()]
+    async with client_of(app) as client:
+        while optimize == "auto" and (await client.get("/model/info")).json()["optimization"]["state"] == "running":
+            await asyncio.sleep(0.05)
+        alone = [(await client.post("/predict", json=body)).json()["prediction"] for body in bodies]
+        for n in (2, 7, 31):
+            replies = [one for i in range(0, len(bodies), n) for one in await together(client, bodies[i : i + n])]
+            assert [reply.json()["prediction"] for reply in replies] == alone
 
 
 def n_jobs():

@@ -135,7 +135,7 @@ def test_names_are_learnt_and_no_frame_is_built_for_a_numeric_library_model():
 
     assert served.signature.names == ("a", "b", "c", "d")
     assert not served.is_framed
-    np.testing.assert_array_equal(outputs.probabilities[0], model.predict_proba(table))
+    np.testing.assert_allclose(outputs.probabilities[0], model.predict_proba(table), rtol=0, atol=1e-12)
 
 
 def test_a_numeric_model_with_names_is_served_without_pandas(models):

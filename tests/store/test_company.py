@@ -9,12 +9,17 @@ import pandas as pd
 import pytest
 from sklearn.compose import make_column_transformer
 from sklearn.datasets import load_iris
-from sklearn.ensemble import HistGradientBoostingClassifier, IsolationForest, RandomForestRegressor
+from sklearn.ensemble import (
+    HistGradientBoostingClassifier,
+    IsolationForest,
+    RandomForestClassifier,
+    RandomForestRegressor,
+)
 from sklearn.feature_extraction.text import CountVectorizer
-from sklearn.linear_model import LogisticRegression, SGDClassifier
-from sklearn.neural_network import MLPClassifier
+from sklearn.linear_model import LogisticRegression, RidgeClassifier, SGDClassifier
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import OneHotEncoder, StandardScaler
+from sklearn.preprocessing import OneHotEncoder, PolynomialFeatures, StandardScaler
 
 from fitserve.formats.sklearn import snapshot
 from fitserve.signature import Field, Signature
@@ -54,6 +59,30 @@ def test_models_of_libraries_are_row_wise(estimator):
         estimator.fit(X, Y)
 
     assert is_row_wise(estimator)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "keeps"),
+    [
+        (LogisticRegression(max_iter=1000), True),  # in its plain form
+        (RandomForestClassifier(5), True),
+        (HistGradientBoostingClassifier(max_iter=3), True),
+        (
+            MLPRegressor(hidden_layer_sizes=(20,), max_iter=3),
+            True,
+        ),  # numbers only: no label can hang on their last digits
+        (MLPClassifier((100, 50), max_iter=3, random_state=0), False),
+        (make_pipeline(PolynomialFeatures(3), LogisticRegression(max_iter=3)), False),
+        (RidgeClassifier(), False),
+    ],
+    ids=lambda value: type(getattr(value, "steps", [("", value)])[-1][1]).__name__,
+)
+@pytest.mark.filterwarnings("ignore")
+def test_a_label_that_could_hang_on_its_company_is_not_kept(estimator, keeps):
+    _, trial = try_model(snapshot(estimator.fit(X, Y)))
+
+    assert trial.is_row_wise
+    assert trial.keeps_labels == keeps
 
 
 class Odd:

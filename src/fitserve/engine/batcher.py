@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from fitserve.engine.batching import BatchPolicy, Lane, is_over
+from fitserve.engine.batching import BatchPolicy, Lane, form_for, is_over, may_share
 from fitserve.engine.compute import compute, layout, note_times
 from fitserve.errors import DeadlineExceededError, ModelFailedError
 
@@ -124,7 +124,7 @@ class Batcher:
                 {
                     "name": lease.name,
                     "version": lease.version,
-                    "is_row_wise": lease.trial.is_row_wise,
+                    "may_merge": may_share(lease),
                     "forms": {
                         form.name: {"fixed_s": form.cost.fixed_s, "per_row_s": form.cost.per_row_s}
                         for form in lease.forms.all
@@ -167,7 +167,7 @@ class Batcher:
 
     def _run_here(self, lane: Lane | None, batch: list[Job]) -> float:
         job = batch[0]
-        form = job.lease.forms.cheapest(_n_rows(batch))
+        form = form_for(batch, _n_rows(batch))
         fault = compute(form, batch, self._clock)
         seconds = job.ended_s - job.started_s
         # Learning costs half as much as all the rest here: one call in four is enough, and what held the loop.
@@ -245,8 +245,7 @@ class Batcher:
     def _begin(self, lane: Lane) -> None:
         n_free = self._executor.n_threads - self._n_running
         batch = lane.take(self._policy.rows_of_call(lane, _cost_of(lane), n_free))
-        extras, n_rows = batch[0].extras, _n_rows(batch)
-        form = lane.lease.forms.native if extras else lane.lease.forms.cheapest(n_rows)
+        form = form_for(batch, _n_rows(batch))
         lane.n_calls += 1
         self._n_running += 1
         returned = partial(self._returned, lane, form, batch)
@@ -319,7 +318,7 @@ class Batcher:
 
 def _lane_of(lanes: dict[object, Lane], job: Job) -> Lane:
     lease = job.lease
-    may_merge = lease.trial.is_row_wise
+    may_merge = may_share(lease, job.extras)
     key = (id(lease), job.extras, layout(job.inputs) if may_merge else None)
     lane = lanes.get(key)
     if lane is None:

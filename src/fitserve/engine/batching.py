@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from asyncio import TimerHandle
+    from collections.abc import Sequence
 
     from fitserve.engine.job import Job
     from fitserve.store.catalog import LoadedModel
     from fitserve.store.cost import Cost
+    from fitserve.store.forms import Form
 
 FULL = 10.0
 """A call whose rows cost ten times as much as the call itself is full: more of them would save less than a
@@ -113,6 +115,21 @@ class Lane:
                 left.append(job)
         self._jobs = left
         return batch
+
+
+def may_share(lease: LoadedModel, extras: tuple[str, ...] = ()) -> bool:
+    """Whether rows of several requests may be computed in one call of some form of a version."""
+    return lease.trial.keeps_labels or (not extras and len(lease.forms.all) > 1)
+
+
+def form_for(batch: Sequence[Job], n_rows: int) -> Form:
+    """The cheapest form for a batch, of those in which no label hangs on the company of its row."""
+    job = batch[0]
+    forms = job.lease.forms
+    if job.extras:
+        return forms.native
+    is_shared = len(batch) > 1 or job.n_requests > 1
+    return forms.cheapest(n_rows) if job.lease.trial.keeps_labels or not is_shared else forms.cheapest_engine(n_rows)
 
 
 def is_over(job: Job, now_s: float) -> bool:

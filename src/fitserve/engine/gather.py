@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from fitserve.engine.batching import may_share
 from fitserve.engine.job import Job
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ class Gather:
 
     def _submit_table(self, lease: LoadedModel, jobs: list[RowJob]) -> None:
         jobs = [job for job in jobs if not job.is_cancelled]
-        inputs = _checked(lease, [job.row for job in jobs]) if len(jobs) > 1 and lease.trial.is_row_wise else None
+        inputs = _checked(lease, [job.row for job in jobs]) if len(jobs) > 1 and may_share(lease) else None
         if inputs is None:
             for job in jobs:
                 self._submit_alone(job, ends_turn=len(jobs) == 1)

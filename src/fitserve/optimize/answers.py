@@ -214,7 +214,7 @@ def tie_breaker(model: EstimatorModel) -> Labels:
     forest = parts.final
     is_forest = class_in_sklearn(forest) in {"RandomForestClassifier", "ExtraTreesClassifier"}
     if parts.before is not None or not is_forest or forest.n_outputs_ != 1 or model.signature.classes is None:
-        return lambda inputs: model.predict(inputs).predictions
+        return lambda inputs: _by_library(model, inputs)
     trees = [part.tree_ for part in forest.estimators_]
     labels = array_of(model.signature.classes[0])
 
@@ -226,3 +226,17 @@ def tie_breaker(model: EstimatorModel) -> Labels:
         return np.asarray(labels[(total / len(trees)).argmax(axis=1)])
 
     return decide
+
+
+_OF_TREES = ("sklearn.ensemble", "sklearn.tree", "xgboost", "lightgbm")
+
+
+def _by_library(model: EstimatorModel, inputs: Inputs) -> NDArray[Any]:
+    """The labels that the library gives.
+
+    A sum of trees is the same in any company; a matrix product is not: where there may be one, each row is asked alone.
+    """
+    n_rows = len(inputs) if isinstance(inputs, np.ndarray) else len(next(iter(inputs.values())))
+    if n_rows == 1 or type(split(model.estimator).final).__module__.startswith(_OF_TREES):
+        return model.predict(inputs).predictions
+    return np.concatenate([model.predict(take(inputs, slice(i, i + 1))).predictions for i in range(n_rows)])

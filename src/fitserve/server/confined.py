@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 import os
 import tempfile
@@ -52,6 +53,7 @@ def confined(
     Raises:
         SettingsError: ``confine = require``, and the kernel cannot.
     """
+    gc.disable()  # until it serves: what is imported stays, and looking for cycles meanwhile takes a tenth of the time
     folder = make_scratch("fitserve-")
     own = () if folder is None else (folder,)
     if folder is not None:
@@ -69,6 +71,7 @@ def confined(
         _enter(replace(sandbox, writable=(*own, *kept, *writable)), settings)
         yield
     finally:
+        gc.enable()
         template.close()
 
 

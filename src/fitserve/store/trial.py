@@ -50,13 +50,16 @@ class Trial:
 
     A made-up row may be refused by a model that answers real ones, so a real answer counts too.
     ``is_out_of_memory``: it failed for want of memory, which it would take from a server that has no bound.
-    ``is_row_wise``: it was shown to answer rows in company as it does alone, as far as a few rows show.
+    ``is_row_wise``: it was shown to answer rows in company as it does alone, but for the last digits of numbers, as far
+    as a few rows show. ``keeps_labels``: and no label can hang on these digits, so that rows of several requests may
+    share a call.
     """
 
     has_answered: bool = False
     failure: str | None = None
     is_out_of_memory: bool = False
     is_row_wise: bool = False
+    keeps_labels: bool = False
 
 
 def try_model(model: Model) -> tuple[Cost, Trial]:
@@ -82,8 +85,10 @@ def try_model(model: Model) -> tuple[Cost, Trial]:
         if first <= SLOWEST_S:
             company = try_company(model)
             trial.is_row_wise = company is not None
-            if company is not None and first > SLOW_TRIAL_S:
-                cost = company
+            if company is not None:
+                trial.keeps_labels = company.keeps_labels
+                if first > SLOW_TRIAL_S:
+                    cost = company.cost
     except (Exception, SystemExit) as exc:  # noqa: BLE001 - a model may raise anything
         trial.failure = f"it raised {type(exc).__name__} on a test row"
         trial.is_out_of_memory = isinstance(exc, MemoryError) or _ALLOCATION.search(str(exc)) is not None
