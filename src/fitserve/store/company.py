@@ -24,7 +24,7 @@ COMPANY_ROWS = 4
 MOST_ROWS = 32
 """and at most, where a call is quick: on few rows two ways to add may give the same bits by chance."""
 
-BUDGET_S = 0.02
+BUDGET_S = 0.05
 """How long rows beyond the first few may take."""
 
 TOLERANCE = {2: 1e-2, 4: 1e-5}
