@@ -87,6 +87,7 @@ def stop(process: subprocess.Popen) -> int:
             process.wait(20)
         except subprocess.TimeoutExpired:
             os.killpg(process.pid, signal.SIGKILL)
+            process.wait()  # or a test that has nothing to do with it fails when the object goes
             raise
     return process.wait()
 

@@ -129,7 +129,8 @@ class Gated:
     def predict(self, X):
         folder = pathlib.Path(os.environ["GATE"])
         if X[0][0] - 1 == 0:  # a text is refused
-            (folder / f"entered-{uuid.uuid4()}").touch()
+            for _ in X:  # of two requests that came together, there may be one call
+                (folder / f"entered-{uuid.uuid4()}").touch()
             while not (folder / "open").exists():
                 time.sleep(0.01)
         return np.zeros(len(X))
