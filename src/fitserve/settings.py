@@ -70,10 +70,84 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
     model_path: Path | None = Field(default=None, description="The model file to serve.")
+    default_model: str = Field(
+        default="",
+        description="Which model of a repository answers /predict. By default the only one, else the first by name.",
+    )
+    keep_loaded: Listed = Field(
+        default=("latest:1",),
+        description="Which versions are kept in memory besides those that serve or have an alias: latest:N of each model, "
+        "all, or a list such as churn@1.2.0. The others are loaded when they are asked for.",
+    )
+    models_memory_bytes: int = Field(
+        default=2**30,
+        ge=0,
+        le=2**50,
+        description="Memory, by the size of their files, for versions loaded because they were asked for; those asked for "
+        "longest ago leave first. 0 loads none.",
+    )
+    rollback_hold_s: float = Field(
+        default=60.0,
+        ge=0,
+        le=86_400,
+        description="How long the version that served before stays in memory after a switch, so that a roll back takes no "
+        "loading.",
+    )
+    state_dir: Path | None = Field(
+        default=None,
+        description="Where aliases, choices of versions and their history are kept: a folder of your user alone. By default "
+        "$XDG_STATE_HOME/fitserve, else ~/.local/state/fitserve.",
+    )
+    watch: Literal["off", "poll", "notify"] = Field(
+        default="off",
+        description="Reload when what lies at the path has changed and been left alone: by looking again every "
+        "watch_interval_s, or told by the kernel.",
+    )
+    watch_interval_s: float = Field(
+        default=5.0,
+        ge=0.1,
+        le=86_400,
+        description="How often watch = poll looks, and how often it asks a remote source.",
+    )
     host: str = Field(default="127.0.0.1", description="The address to listen on. 0.0.0.0 means every one.")
     port: int = Field(default=8000, ge=0, le=65535, description="The port to listen on. 0 takes a free one.")
+    uds: Path | None = Field(
+        default=None,
+        description="A Unix-domain socket to listen on instead of host and port. It is made, and removed at the end.",
+    )
+    fd: int | None = Field(
+        default=None,
+        ge=0,
+        le=65535,
+        description="The number of an open listening socket to serve instead, as a process manager hands it over. systemd's "
+        "own (LISTEN_FDS) is taken without it.",
+    )
     workers: int = Field(
-        default=1, ge=1, le=256, description="How many processes serve. Each holds its own copy of the model."
+        default=1,
+        ge=1,
+        le=256,
+        description="How many processes serve. They share the memory of the models they started with.",
+    )
+    heartbeat_timeout_s: float = Field(
+        default=30.0,
+        ge=1.0,
+        le=3600,
+        description="A worker whose event loop has not moved for so long is killed and replaced.",
+    )
+    recycle_age_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=31_536_000,
+        description="Replace a worker that has served so long, without loss. 0: never.",
+    )
+    recycle_requests: int = Field(
+        default=0, ge=0, le=10**12, description="Replace a worker that has answered so many requests. 0: never."
+    )
+    recycle_memory_bytes: int = Field(
+        default=0,
+        ge=0,
+        le=2**50,
+        description="Replace a worker whose own memory, without what it shares, has grown to so much. 0: never.",
     )
     log_level: Annotated[Literal["debug", "info", "warning", "error"], BeforeValidator(_lower)] = Field(
         default="info", description="The least severe log lines to write. Access lines are info."
@@ -178,6 +252,20 @@ class Settings(BaseSettings):
         le=1.0,
         description="How long the first request of a batch waits for company before a model that runs in a thread is "
         "called. Adds at most this much latency; without it only what comes while the model is busy is merged.",
+    )
+    shutdown_delay_s: float = Field(
+        default=0.0,
+        ge=0,
+        le=600,
+        description="How long a server that was told to stop goes on taking connections, not ready any more, so that load "
+        "balancers notice.",
+    )
+    lame_duck_s: float = Field(
+        default=5.0,
+        ge=0,
+        le=600,
+        description="How long a worker that is being replaced keeps its idle connections: each is told to close by its next "
+        "reply. Those left then are closed.",
     )
     shutdown_timeout_s: float = Field(
         default=30.0, ge=0, le=3600, description="How long a stopping server waits for the requests in flight."
