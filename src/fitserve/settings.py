@@ -76,27 +76,27 @@ class Settings(BaseSettings):
     )
     keep_loaded: Listed = Field(
         default=("latest:1",),
-        description="Which versions are kept in memory besides those that serve or have an alias: latest:N of each model, "
-        "all, or a list such as churn@1.2.0. The others are loaded when they are asked for.",
+        description="Which versions are kept in memory besides those that serve or have an alias: latest:N of each "
+        "model, all, or a list such as churn@1.2.0. The others are loaded when they are asked for.",
     )
     models_memory_bytes: int = Field(
         default=2**30,
         ge=0,
         le=2**50,
-        description="Memory, by the size of their files, for versions loaded because they were asked for; those asked for "
-        "longest ago leave first. 0 loads none.",
+        description="Memory, by the size of their files, for versions loaded because they were asked for; those asked "
+        "for longest ago leave first. 0 loads none.",
     )
     rollback_hold_s: float = Field(
         default=60.0,
         ge=0,
         le=86_400,
-        description="How long the version that served before stays in memory after a switch, so that a roll back takes no "
-        "loading.",
+        description="How long the version that served before stays in memory after a switch, so that a roll back "
+        "takes no loading.",
     )
     state_dir: Path | None = Field(
         default=None,
-        description="Where aliases, choices of versions and their history are kept: a folder of your user alone. By default "
-        "$XDG_STATE_HOME/fitserve, else ~/.local/state/fitserve.",
+        description="Where aliases, choices of versions and their history are kept: a folder of your user alone. By "
+        "default $XDG_STATE_HOME/fitserve, else ~/.local/state/fitserve.",
     )
     watch: Literal["off", "poll", "notify"] = Field(
         default="off",
@@ -119,8 +119,8 @@ class Settings(BaseSettings):
         default=None,
         ge=0,
         le=65535,
-        description="The number of an open listening socket to serve instead, as a process manager hands it over. systemd's "
-        "own (LISTEN_FDS) is taken without it.",
+        description="The number of an open listening socket to serve instead, as a process manager hands it over. "
+        "systemd's own (LISTEN_FDS) is taken without it.",
     )
     workers: int = Field(
         default=1,
@@ -257,15 +257,15 @@ class Settings(BaseSettings):
         default=0.0,
         ge=0,
         le=600,
-        description="How long a server that was told to stop goes on taking connections, not ready any more, so that load "
-        "balancers notice.",
+        description="How long a server that was told to stop goes on taking connections, not ready any more, so that "
+        "load balancers notice.",
     )
     lame_duck_s: float = Field(
         default=5.0,
         ge=0,
         le=600,
-        description="How long a worker that is being replaced keeps its idle connections: each is told to close by its next "
-        "reply. Those left then are closed.",
+        description="How long a worker that is being replaced keeps its idle connections: each is told to close by "
+        "its next reply. Those left then are closed.",
     )
     shutdown_timeout_s: float = Field(
         default=30.0, ge=0, le=3600, description="How long a stopping server waits for the requests in flight."
