@@ -13,7 +13,15 @@ from collections.abc import Mapping  # noqa: TC003 - pydantic reads the annotati
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    InstanceOf,
+    PlainSerializer,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     DotEnvSettingsSource,
@@ -26,6 +34,7 @@ from pydantic_settings import (
 )
 
 from fitserve.errors import SettingsError, did_you_mean
+from fitserve.urls import SourceUrl, source_url
 
 PREFIX = "FITSERVE_"
 TOML_FILE = "fitserve.toml"
@@ -61,6 +70,17 @@ def _lower(value: object) -> object:
     return value.lower() if isinstance(value, str) else value
 
 
+def _place(value: object) -> object:
+    """Leave a URL as it is: as a path it would lose one of its slashes."""
+    return (source_url(value) or value) if isinstance(value, str) else value
+
+
+Place: TypeAlias = Annotated[
+    Path | InstanceOf[SourceUrl] | None,
+    BeforeValidator(_place),
+    PlainSerializer(lambda place: None if place is None else str(place), when_used="json"),  # without its secrets
+]
+
 Listed: TypeAlias = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 
 
@@ -69,7 +89,11 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True)
 
-    model_path: Path | None = Field(default=None, description="The model file to serve.")
+    model_path: Place = Field(
+        default=None,
+        description="The model file to serve, or a folder of models. Or a URL of one, which is fetched first: s3://, "
+        "gs://, az://, https:// or models:/name@alias.",
+    )
     default_model: str = Field(
         default="",
         description="Which model of a repository answers /predict. By default the only one, else the first by name.",
@@ -334,6 +358,18 @@ class Settings(BaseSettings):
         return self
 
     @property
+    def local_path(self) -> Path | None:
+        """``model_path``, where it is a path of this machine.
+
+        Raises:
+            SettingsError: it is a URL, and whoever starts this process has not fetched it.
+        """
+        if isinstance(self.model_path, SourceUrl):
+            msg = f"model_path: {self.model_path} is a URL, and nobody has fetched it: `fitserve run` does"
+            raise SettingsError(msg)
+        return self.model_path
+
+    @property
     def destinations(self) -> tuple[tuple[str, int], ...]:
         """``allow_connect`` as pairs of host and port."""
         parts = (destination.rpartition(":") for destination in self.allow_connect)
@@ -452,7 +488,8 @@ def _explain(exc: ValidationError, origins: Mapping[str, str]) -> str:
             hint = did_you_mean(name, Settings.model_fields)
             lines.append(f"unknown setting {name!r}" + (f"; {hint}" if hint else ""))
         elif name:
-            came = f", came {error['input']!r}"[:60]
+            # A URL may hold a password.
+            came = f", came {error['input']!r}"[:60] if name != "model_path" else ""
             lines.append(f"{name}: {text[0].lower()}{text[1:]}{came} (from {origins.get(name, 'the call')})")
         else:
             lines.append(text)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import Annotated, Any
 
 import typer
@@ -19,7 +18,7 @@ COMMAND = typer.Typer()
 @COMMAND.command()
 @with_settings(without=("workers",))
 def dev(
-    path: Annotated[Path | None, typer.Argument(metavar="PATH", help="The model file; MODEL_PATH by default.")] = None,
+    path: Annotated[str | None, typer.Argument(metavar="PATH", help="The model file; MODEL_PATH by default.")] = None,
     *,
     flags: dict[str, Any],
 ) -> None:

@@ -25,7 +25,9 @@ COMMAND = typer.Typer()
 @COMMAND.command()
 @with_settings()
 def run(
-    path: Annotated[Path | None, typer.Argument(metavar="PATH", help="The model file; MODEL_PATH by default.")] = None,
+    path: Annotated[
+        str | None, typer.Argument(metavar="PATH", help="The model file or its URL; MODEL_PATH by default.")
+    ] = None,
     *,
     quiet: Annotated[
         bool, typer.Option("--quiet", "-q", help="Print no summary to the terminal, only log lines.")
@@ -57,7 +59,7 @@ def serve_forever(
     """
     from fitserve.server.listen import listen
 
-    if settings.model_path is None:
+    if settings.local_path is None:
         msg = "no model given: give its path, or set MODEL_PATH"
         raise ArtifactError(msg)
     listener = listen(settings)
@@ -79,7 +81,7 @@ def _serve_here(
         from fitserve.server.listen import make_server, run_server
         from fitserve.store.describe import describe_model, example_request
 
-        app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching)
+        app = FitserveApp(settings, settings.local_path, is_standalone=True, is_watching=is_watching)
         loaded = app.services.lifecycle.start()
         server = make_server(app, settings)
         _tell({**describe_model(loaded), "example": example_request(loaded)}, listener, shows_card=shows_card)
@@ -92,14 +94,15 @@ def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_ca
     from fitserve.store.verify import identity, verifier_of, with_path
     from fitserve.supervisor.supervisor import Supervisor
 
-    assert settings.model_path is not None  # serve_forever has looked
+    path = settings.local_path
+    assert path is not None  # serve_forever has looked
     _configure_logging(settings)
     verifier = verifier_of(settings)
     try:
-        artifact = read_artifact(settings.model_path)
+        artifact = read_artifact(path)
         passed = {identity(artifact): verifier.verify(artifact)}
     except ArtifactError as exc:
-        raise with_path(exc, settings.model_path, verifier.policy) from exc
+        raise with_path(exc, path, verifier.policy) from exc
     del artifact  # the workers read it again: it may be large
     shared_template().close()
     Supervisor(settings, listener, passed).run(lambda facts: _tell(facts, listener, shows_card=shows_card))

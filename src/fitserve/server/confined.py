@@ -58,7 +58,7 @@ def confined(
     own = () if folder is None else (folder,)
     if folder is not None:
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
-    cache = None if settings.optimize == "off" else cache_of(settings, settings.model_path)
+    cache = None if settings.optimize == "off" else cache_of(settings, settings.local_path)
     if cache is not None:
         prune(cache.folder.parent)  # inside, it may remove nothing of other models
     bound_pools(max(1, usable_cpus() // settings.workers))

@@ -63,7 +63,7 @@ def _serve(settings: Settings, listener: socket.socket, supervisor: Connection, 
 
     app = FitserveApp(
         settings,
-        settings.model_path,
+        settings.local_path,
         is_standalone=True,
         passed=orders.passed,
         metrics_folder=orders.metrics_folder,
