@@ -81,7 +81,7 @@ def expected(n_good: int, n_bad: int, n_elsewhere: int, n_workers: int = 2) -> d
 
 
 def folders(process) -> list[Path]:
-    pattern = f"fitserve-metrics-{os.geteuid()}-{process.pid}-*"
+    pattern = f"fitserve-run-{os.geteuid()}-{process.pid}-*"
     return [*Path("/dev/shm").glob(pattern), *Path("/tmp").glob(pattern)]
 
 

@@ -18,8 +18,9 @@ from fitserve.observe import cells, siblings
 from fitserve.observe import metrics as module
 from fitserve.observe.definitions import METRICS
 from fitserve.observe.metrics import Metrics
-from fitserve.observe.process import process_facts
-from fitserve.observe.siblings import server_folder
+from fitserve.shared_state.folder import server_folder
+from fitserve.shared_state.locks import locked
+from fitserve.shared_state.process import process_facts
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/reference/metrics.md"
 
@@ -321,7 +322,7 @@ def test_what_another_release_counted_otherwise_is_passed_over(processes, tmp_pa
 def test_one_that_never_stops_reading_is_not_waited_for_for_ever(processes, tmp_path):
     reader = processes()
     count(reader)
-    with siblings._locked(tmp_path, 0.0), pytest.raises(TimeoutError, match="another process has been reading"):
+    with locked(tmp_path / "lock", 0.0), pytest.raises(TimeoutError, match="another process has held"):
         siblings.read_siblings(tmp_path, "0", "none", wait_s=0.0)
 
 
@@ -418,47 +419,6 @@ def test_a_copy_that_lives_on_does_not_keep_the_original_alive(tmp_path):
         process.communicate()
 
 
-def test_siblings_find_the_same_folder_and_others_another(tmp_path, monkeypatch):
-    monkeypatch.setattr(siblings, "SHARED_MEMORY", str(tmp_path))
-
-    ours, again, others = server_folder(os.getpid()), server_folder(os.getpid()), server_folder(os.getppid())
-
-    assert ours == again != others
-    assert ours.parent == tmp_path
-    assert ours.stat().st_mode & 0o777 == 0o700
-
-
-def unsafe():
-    return pytest.raises(OSError, match="safe place")
-
-
-def test_no_folder_is_taken_that_somebody_else_could_look_into(tmp_path, monkeypatch):
-    monkeypatch.setattr(siblings, "SHARED_MEMORY", str(tmp_path / "nowhere"))
-    monkeypatch.setattr(siblings.tempfile, "tempdir", str(tmp_path))
-    folder = server_folder(os.getpid())
-    folder.chmod(0o750)
-    with unsafe():
-        server_folder(os.getpid())
-
-    folder.rmdir()
-    (tmp_path / "elsewhere").mkdir(mode=0o700)
-    folder.symlink_to(tmp_path / "elsewhere")
-    with unsafe():
-        server_folder(os.getpid())
-
-    folder.unlink()
-    folder.write_text("a file")
-    with unsafe():
-        server_folder(os.getpid())
-
-    folder.unlink()
-    tmp_path.chmod(0o777)
-    with unsafe():
-        server_folder(os.getpid())
-    tmp_path.chmod(0o1777)
-    assert server_folder(os.getpid()) == folder
-
-
 def test_where_there_is_no_safe_folder_a_process_counts_alone_and_says_so(caplog):
     process = subprocess.Popen([sys.executable, "-c", ""])
     process.wait()
@@ -476,24 +436,6 @@ def test_one_process_alone_makes_no_files_and_says_nothing(caplog):
     assert n_requests(metrics) == 3
     assert metrics._folder is None
     assert caplog.records == []
-
-
-def test_the_folder_of_a_server_that_is_gone_is_removed_by_the_next(tmp_path, monkeypatch):
-    monkeypatch.setattr(siblings, "SHARED_MEMORY", str(tmp_path))
-    names = ("gone", "used", "new")
-    gone, used, new = folders = [tmp_path / f"{siblings.PREFIX}{os.geteuid()}-{name}-1" for name in names]
-    for folder in folders:
-        folder.mkdir(mode=0o700)
-    ended, lives = Metrics(lambda: gone), Metrics(lambda: used)
-    count(ended)
-    count(lives)
-    end(ended)
-    for folder in (gone, used):
-        os.utime(folder, (0, 0))
-
-    server_folder(os.getpid())
-
-    assert [folder.exists() for folder in (gone, used, new)] == [False, True, True]
 
 
 def test_names_and_labels_keep_to_the_conventions():

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 
 from fitserve.observe.cells import Cells, FileCells
 from fitserve.observe.definitions import BY_NAME, ROWS, SECONDS
-from fitserve.observe.process import process_facts
 from fitserve.observe.siblings import (
     CPU_SECONDS,
     Snapshot,
@@ -28,6 +27,7 @@ from fitserve.observe.siblings import (
     process_name,
     read_siblings,
 )
+from fitserve.shared_state.process import process_facts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

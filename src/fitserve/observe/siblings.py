@@ -8,35 +8,27 @@ says whose counters it has: if its writer is killed before it has removed them, 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import mmap
 import os
-import shutil
-import stat
-import tempfile
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import orjson
 
-from fitserve.confine.scratch import SHARED_MEMORY
 from fitserve.observe.definitions import BY_NAME
-from fitserve.observe.process import ProcessFacts, process_facts
+from fitserve.shared_state.folder import server_folder as server_folder  # noqa: PLC0414 - it was here once
+from fitserve.shared_state.locks import is_held, locked
+from fitserve.shared_state.process import ProcessFacts, process_facts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-PREFIX = "fitserve-metrics-"
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
 
 CPU_SECONDS = "fitserve_process_cpu_seconds_total"
 """Written by whoever reads, so that it stays when the process has ended."""
 
 WAIT_S = 1.0
 """How long to wait for the lock of the folder; it is held for a few milliseconds."""
-
-STALE_AFTER_S = 3600.0
-"""A folder in which nothing was made for so long, and whose processes have all ended, is removed by the next server."""
 
 Totals: TypeAlias = dict[tuple[str, tuple[str, ...]], list[float]]
 """The numbers of each series, by the metric's name and the values of its labels."""
@@ -56,70 +48,6 @@ class Snapshot(NamedTuple):
     facts: ProcessFacts | None = None
 
 
-def server_folder(pid: int) -> Path:
-    """The private folder of the processes that one parent starts, made if need be.
-
-    In shared memory if there is any: where a file lies on a disk, the kernel may let a process that writes
-    into its map wait for the disk. Folders of servers that are gone are removed.
-
-    Args:
-        pid: of the parent.
-
-    Raises:
-        OSError: there is no place where one is safe.
-    """
-    facts = process_facts(pid)
-    if facts is None:
-        msg = f"when process {pid} started is not known"
-        raise OSError(msg)
-    for place in (SHARED_MEMORY, tempfile.gettempdir()):
-        folder = Path(place, f"{PREFIX}{os.geteuid()}-{pid}-{facts.started_ticks}")
-        try:
-            if not folder.exists():
-                _sweep(Path(place))
-            folder.mkdir(mode=0o700, exist_ok=True)
-            if _is_private(folder):
-                return folder
-        except OSError:
-            continue
-    msg = f"neither in {SHARED_MEMORY} nor in {tempfile.gettempdir()} is there a safe place for a folder of theirs"
-    raise OSError(msg)
-
-
-def _is_private(folder: Path) -> bool:
-    """Whether nobody else can look into it, or put another in its place."""
-    own, place = folder.lstat(), folder.parent.stat()
-    is_ours = stat.S_ISDIR(own.st_mode) and own.st_uid == os.geteuid() and not own.st_mode & 0o077
-    is_fixed = not place.st_mode & 0o022 or place.st_mode & stat.S_ISVTX
-    return is_ours and bool(is_fixed) and place.st_uid in {0, os.geteuid()}
-
-
-def _sweep(place: Path) -> None:
-    """Remove the folders of servers that have ended. A lock tells, whichever container they ran in."""
-    for folder in place.glob(f"{PREFIX}{os.geteuid()}-*"):
-        with contextlib.suppress(OSError):
-            is_stale = time.time() - folder.lstat().st_mtime > STALE_AFTER_S and _is_private(folder)
-            if is_stale and not any(_is_locked(cells) for cells in folder.glob("*.cells")):
-                shutil.rmtree(folder)
-
-
-def _is_locked(path: Path) -> bool:
-    file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        return _is_held(file)
-    finally:
-        os.close(file)
-
-
-def _is_held(file: int) -> bool:
-    """Whether another process has locked it. The shared lock does not hinder others that look."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    return False
-
-
 def read_siblings(folder: Path, group: str, own: str, *, wait_s: float = WAIT_S) -> list[Snapshot]:
     """The numbers of all processes of a folder but one, also of those that have ended. Blocks.
 
@@ -132,7 +60,7 @@ def read_siblings(folder: Path, group: str, own: str, *, wait_s: float = WAIT_S)
     Raises:
         OSError: the folder is not there or cannot be read; TimeoutError if another process holds its lock.
     """
-    with _locked(folder, wait_s):
+    with locked(folder / "lock", wait_s):
         ended_file = folder / f"{group}.ended"
         ended, names = _read_ended(ended_file)
         found = [Snapshot(ended, is_alive=False)]
@@ -155,30 +83,11 @@ def read_siblings(folder: Path, group: str, own: str, *, wait_s: float = WAIT_S)
     return found
 
 
-@contextlib.contextmanager
-def _locked(folder: Path, wait_s: float) -> Iterator[None]:
-    lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        end = time.monotonic() + wait_s
-        while True:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= end:
-                    msg = f"another process has been reading the metrics in {folder} for {wait_s:g} s"
-                    raise TimeoutError(msg) from None
-                time.sleep(0.002)
-        yield
-    finally:
-        os.close(lock)
-
-
 def _read_process(path: Path) -> Snapshot:
     lines = path.with_suffix(".names").read_bytes().split(b"\n")[:-1]  # the last may be half a line
     file = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        is_alive = _is_held(file)
+        is_alive = is_held(file)
         with mmap.mmap(file, 0) as mapped, memoryview(mapped) as raw, raw.cast("d") as values:
             totals: Totals = {}
             places = [orjson.loads(line) for line in lines]
