@@ -10,13 +10,15 @@ from contextlib import contextmanager
 
 import numpy as np
 import pytest
+import uvicorn
 import uvloop
 from server.raw import TIMEOUT_S, WAYS
 from sklearn.datasets import load_iris
 from sklearn.linear_model import LogisticRegression
 
 from fitserve.app import FitserveApp, create_app
-from fitserve.server.listen import listen, make_server
+from fitserve.server.listen import listen
+from fitserve.server.serve import make_server
 from fitserve.settings import Settings
 from fitserve.store.cost import Cost
 from fitserve.store.forms import NATIVE, Form, Forms
@@ -92,6 +94,8 @@ def serving(way: str, app: FitserveApp, **config: object):
     settings = Settings(port=0)
     listener = listen(settings)
     server = make_server(app, settings)
+    if way == "uvicorn":
+        server = uvicorn.Server(server.config)
     server.config.http = WAYS[way]
     server.config.loop = "uvloop"
     for name, value in config.items():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fitserve.protocols.exchange import AsgiExchange, Exchange, Reply
@@ -77,7 +78,10 @@ def waits_for(inference: Inference, limit_bytes: int) -> Handler:
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the parts above the engine need of those below; made by the composition root."""
+    """What the parts above the engine need of those below; made by the composition root.
+
+    ``stopping`` is set when the server is about to stop: it is not ready for more traffic.
+    """
 
     settings: Settings
     catalog: Catalog
@@ -99,3 +103,5 @@ class Protocol:
 def caught(exc: BaseException) -> bool:
     """Whether an exception is to be answered, and not the event loop's own way to end a task."""
     return not isinstance(exc, asyncio.CancelledError | GeneratorExit)
+    stopping: threading.Event = field(default_factory=threading.Event)
+    switch: Any = None

@@ -46,7 +46,10 @@ async def health(services: Services, _: AsgiExchange) -> Reply:
 
 
 async def ready(services: Services, _: AsgiExchange) -> Reply:
-    """Readiness: a model is loaded and has answered a row."""
+    """Readiness: a model is loaded and has answered a row, and the server is not about to stop."""
+    if services.stopping.is_set():
+        msg = "the server is about to stop"
+        raise ModelNotReadyError(msg)
     current = services.catalog.current
     if current is None:
         msg = "no model is loaded yet"

@@ -1,25 +1,19 @@
-"""The listening socket, and the uvicorn server that takes connections from it."""
+"""The listening socket."""
 
 from __future__ import annotations
 
 import errno
-import signal
 import socket
-from typing import TYPE_CHECKING, Any
-
-import uvicorn
+from typing import TYPE_CHECKING
 
 from fitserve.errors import SettingsError
-from fitserve.server.protocol import HttpProtocol
+from fitserve.server.serve import make_server as make_server  # noqa: PLC0414
+from fitserve.server.serve import run_server as run_server  # noqa: PLC0414
 
 if TYPE_CHECKING:
     from fitserve.settings import Settings
 
 BACKLOG = 2048
-
-KEEP_ALIVE_S = 75
-"""How long an idle connection is kept: longer than the 60 s of common load balancers, which
-would else send a request into a connection that is being closed."""
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -56,32 +50,3 @@ def base_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - any address, so also loopback
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def make_server(app: Any, settings: Settings) -> uvicorn.Server:
-    """A uvicorn server for the application, with httptools: its other parser lets ambiguous requests pass."""
-    config = uvicorn.Config(
-        app,
-        http=HttpProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        backlog=BACKLOG,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=settings.shutdown_timeout_s,  # type: ignore[arg-type]
-    )
-    return uvicorn.Server(config)
-
-
-def run_server(server: uvicorn.Server, listener: socket.socket) -> None:
-    """Serve until SIGINT or SIGTERM, finish what is in flight, and return."""
-
-    def stop(*_: object) -> None:
-        # uvicorn takes the signals over while it serves, and raises them again when it has stopped.
-        server.should_exit = True
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    server.run(sockets=[listener])

@@ -7,6 +7,8 @@ as if this one were not there. Both ways give the same bytes: tests/server compa
 
 from __future__ import annotations
 
+import asyncio
+import select
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +20,7 @@ from fitserve.protocols.base import caught
 from fitserve.protocols.exchange import Exchange
 from fitserve.protocols.problems import STOPPING, problem
 
+from fitserve.server.accept import ServingState
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -34,6 +37,10 @@ MOST_HELD_BYTES: Final = 65536
 
 
 TIMER_S: Final = 0.002
+LINGER_S: Final = 0.1
+"""How long an idle connection that has been closed on our side is read on: longer than most requests under way to
+it take to come."""
+
 """What a timer of an event loop may be early: they count milliseconds."""
 
 
@@ -52,12 +59,21 @@ class HttpProtocol(HttpToolsProtocol):
         self._exchange: Exchange | None = None  # under way on the short way
         self._job: Job | None = None
         self._held = bytearray()  # what came behind it
-        self._is_ending = False
+        self._is_ending = False  # no more requests will come than have
+        self._closes = False  # the next reply behind which nothing is held is the last
+        self._last_cycle: RequestResponseCycle | None = None  # the one on the longer way that was made the last
         self._idle_since_s = 0.0
         self._common_of: Any = None
         self._common = b""  # the headers that uvicorn gives to every reply
 
     # ── what comes ──────────────────────────────────────────────────────────────────
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin."""
+        super().connection_made(transport)
+        self._idle_since_s = self.loop.time()
+        if isinstance(self.server_state, ServingState) and self.server_state.is_ending:
+            self.end_soon()
+
 
     def data_received(self, data: bytes) -> None:
         """Answer a whole request that may go the short way, and leave the rest to uvicorn."""
@@ -95,8 +111,19 @@ class HttpProtocol(HttpToolsProtocol):
         super().on_message_begin()
 
     def on_message_complete(self) -> None:
+        self._idle_since_s = self.loop.time()
         """Note that the parser is between messages."""
         self._is_within_message = False
+    def on_headers_complete(self) -> None:
+        """Let this request on the longer way be the last, if its connection is to end soon."""
+        before = self.cycle
+        super().on_headers_complete()
+        if self._closes and self.cycle is not before:
+            last = self._last_cycle
+            if last is not None and last is before and not last.response_started:
+                last.keep_alive = True  # it has been followed
+            self._end_after(self.cycle)
+
         super().on_message_complete()
 
     # ── the short way ───────────────────────────────────────────────────────────────
@@ -134,7 +161,7 @@ class HttpProtocol(HttpToolsProtocol):
             raise
         if self._held:
             self.loop.call_soon(self._go_on)
-        elif self._is_ending:
+        elif self._closes:
             self.transport.close()
         else:
             self.flow.resume_reading()
@@ -158,7 +185,7 @@ class HttpProtocol(HttpToolsProtocol):
             exchange.took_ms,
             exchange.model_version.encode("latin-1"),
             exchange.request_id.encode("latin-1"),
-            b"connection: close\r\n" if self._is_ending and not self._held else b"",
+            b"connection: close\r\n" if self._closes and not self._held else b"",
             body,
         )
 
@@ -205,7 +232,7 @@ class HttpProtocol(HttpToolsProtocol):
     def eof_received(self) -> bool:  # type: ignore[override]  # asyncio's, of which uvicorn's uses the half
         """Answer a client that sends no more all that it has asked, then close."""
         if self._exchange is not None or self._held:
-            self._is_ending = True
+            self._is_ending = self._closes = True
         elif self._is_free() or self._is_within_message:
             return False  # closes the connection
         else:
@@ -215,19 +242,51 @@ class HttpProtocol(HttpToolsProtocol):
     def shutdown(self) -> None:
         """End the connection, after the replies to what has come."""
         if self._exchange is not None or self._held:
-            self._is_ending = True
+            self._is_ending = self._closes = True
             # To be cancelled, as uvicorn cancels its tasks when the server waits no longer.
             self.server_state.tasks.add(self)  # type: ignore[arg-type]
         else:
             super().shutdown()
 
     def cancel(self, **_: object) -> None:
+    def end_soon(self) -> None:
+        """Let the next reply say that it is the last, and close the connection after it."""
+        self._closes = True
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_started:
+            self._end_after(cycle)
+
+    def _end_after(self, cycle: RequestResponseCycle) -> None:
+        if cycle.keep_alive:
+            cycle.keep_alive = False
+            self._last_cycle = cycle
+
+    def close_if_idle_since(self, before_s: float) -> None:
+        """Close the connection if no request has been under way since a time of the loop's clock.
+
+        A client that sends at this very moment gets no answer, but sees the end of the stream and no reset: the
+        connection takes in what comes for :data:`LINGER_S` more.
+        """
+        cycle: RequestResponseCycle | None = self.cycle
+        is_answered = cycle is None or cycle.response_complete
+        if self._exchange is not None or self._held or not is_answered or self._idle_since_s > before_s:
+            return
+        transport = self.transport
+        if transport.is_closing() or transport.get_write_buffer_size() or has_unread(transport):
+            return
+        self._unset_keepalive_if_required()
+        transport.set_protocol(_Lingering(self, transport))
+        transport.write_eof()
+        self.loop.call_later(LINGER_S, transport.close)
+
         """Answer that the server waits no longer."""
         self.loop.call_soon(self._give_up)
 
     def _give_up(self) -> None:
         if self._exchange is None or self._short is None:
             return
+        elif self._is_free() and has_unread(self.transport):
+            self.end_soon()
         if self._job is not None:
             self._job.cancel()
         self._held.clear()
@@ -249,3 +308,29 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _status_line(status: int) -> bytes:
     return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
+        if isinstance(self.server_state, ServingState):
+            self.server_state.on_lost()
+
+
+class _Lingering(asyncio.Protocol):
+    """What is left of a connection whose server sends no more: takes in what comes, which else would be reset."""
+
+    def __init__(self, protocol: HttpProtocol, transport: asyncio.Transport) -> None:
+        self._protocol = protocol
+        self._transport = transport
+
+    def eof_received(self) -> None:
+        self._transport.close()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._protocol.connection_lost(exc)
+
+
+def has_unread(transport: asyncio.Transport) -> bool:
+    """Whether bytes have come, or an end, that the event loop has not read yet."""
+    connection = transport.get_extra_info("socket")
+    if connection is None:
+        return False
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
