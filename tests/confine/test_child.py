@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fitserve.confine.child import Template, shared_template
+from fitserve.confine.child import GivenUpError, Template, shared_template
 from fitserve.confine.wire import LENGTH
 from fitserve.errors import ArtifactError, FitserveError, RequestError, SettingsError, UntrustedArtifactError
 
@@ -159,6 +159,24 @@ def test_a_child_that_does_not_answer_is_killed(run, tmp_path):
 
     pid = int((tmp_path / "pid").read_text())
     wait_until(lambda: not is_alive(pid), "the child lives on")
+
+
+@on_linux
+def test_a_child_whose_answer_nobody_wants_any_more_is_killed_and_leaves_nothing_open(template, tmp_path):
+    template.start()
+    before = set(os.listdir("/proc/self/fd"))  # noqa: PTH208
+
+    for number in range(3):
+        says = tmp_path / str(number)
+        with pytest.raises(GivenUpError, match="given up"):
+            template.run(
+                "confine.tasks:hang", {"says": str(says)}, deadline_s=100,
+                gives_up=lambda says=says: says.exists() and says.stat().st_size > 0,
+            )  # fmt: skip
+        pid = int(says.read_text())
+        wait_until(lambda pid=pid: not is_alive(pid), "the child lives on")
+
+    assert set(os.listdir("/proc/self/fd")) <= before  # noqa: PTH208
 
 
 @on_linux

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import select
 import socket
@@ -22,7 +23,7 @@ from fitserve.confine.wire import LENGTH, pack
 from fitserve.errors import ArtifactError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from fitserve.confine.sandbox import Sandbox
 
@@ -38,7 +39,14 @@ LONGEST_REPLY_BYTES = 1 << 28
 KEPT_STDERR_BYTES = 4_096
 """How much of a child's last words is kept."""
 
+GIVE_UP_S = 0.1
+"""How often it is asked whether an answer is still wanted."""
+
 _CHUNK = 1 << 18
+
+
+class GivenUpError(ArtifactError):
+    """Nobody wants the answer of a child any more, which was killed."""
 
 
 class Template:
@@ -130,6 +138,7 @@ class Template:
         *,
         deadline_s: float,
         niceness: int = 0,
+        gives_up: Callable[[], bool] | None = None,
     ) -> dict[str, Any]:
         """Call a function in a child and return what it returned. Blocks.
 
@@ -141,8 +150,10 @@ class Template:
             blobs: bytes that are handed over without being copied into the child.
             deadline_s: how long the child may take; the start of the template does not count.
             niceness: by how much its priority is lower than ours, up to 19.
+            gives_up: asked every :data:`GIVE_UP_S` whether the answer is wanted no more.
 
         Raises:
+            GivenUpError: ``gives_up`` said so; the child is killed.
             FitserveError: the function raised it; of the same class, if that is one of
                 :mod:`fitserve.errors`, and with the same text.
             ArtifactError: the function raised something else, the child crashed or was killed, or it
@@ -151,14 +162,14 @@ class Template:
         payload = pack({"task": task, "request": dict(request), "path": _search_path()}, blobs)
         try:
             for _ in range(2):  # a template may have died, long ago or now
-                outcome = self._try(payload, deadline_s, niceness)
+                outcome = self._try(payload, deadline_s, niceness, gives_up)
                 if outcome != TEMPLATE_ENDED:
                     return answer(outcome, deadline_s, self._longest_reply_bytes)
         finally:
             os.close(payload)
         raise ArtifactError("cannot be tried: the process that tries models ended twice; is there enough memory?")
 
-    def _try(self, payload: int, deadline_s: float, niceness: int) -> Outcome:
+    def _try(self, payload: int, deadline_s: float, niceness: int, gives_up: Callable[[], bool] | None) -> Outcome:
         with contextlib.ExitStack() as ours:
             reply, their_reply = os.pipe()
             ours.callback(os.close, reply)
@@ -177,7 +188,7 @@ class Template:
             if control is None:
                 return TEMPLATE_ENDED
             watch = _Watch(reply, status, stderr, self._longest_reply_bytes)
-            outcome = watch.until_answer(deadline_s)
+            outcome = watch.until_answer(deadline_s, gives_up)
         if outcome == TEMPLATE_ENDED:
             self._drop(control)
         return outcome
@@ -228,11 +239,14 @@ class _Watch:
             os.set_blocking(descriptor, False)
             self._poll.register(descriptor, select.POLLIN)
 
-    def until_answer(self, deadline_s: float) -> Outcome:
+    def until_answer(self, deadline_s: float, gives_up: Callable[[], bool] | None = None) -> Outcome:
         end = time.monotonic() + START_S
         is_started = is_late = False
+        longest_s = math.inf if gives_up is None else GIVE_UP_S
         while not self._is_complete():
-            ready = self._poll.poll(max(0.0, end - time.monotonic()) * 1000)
+            if gives_up is not None and gives_up():
+                raise GivenUpError("was given up while it was tried")
+            ready = self._poll.poll(min(longest_s, max(0.0, end - time.monotonic())) * 1000)
             for descriptor, _ in ready:
                 self._read(descriptor)
             if self._told and not is_started:

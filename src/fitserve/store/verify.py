@@ -114,6 +114,7 @@ class Verifier:
         *,
         spare_bytes: int = 0,
         niceness: int = 0,
+        gives_up: Callable[[], bool] | None = None,
         **request: Any,
     ) -> dict[str, Any]:
         """Do what :meth:`run` does, in a folder of the caller's, who may read there what the child has left.
@@ -124,6 +125,7 @@ class Verifier:
             artifact: likewise.
             spare_bytes: memory for it besides what loading takes, unless ``memory_bytes`` sets a bound.
             niceness: by how much its priority is lower than ours.
+            gives_up: asked now and then whether the answer is wanted no more: then the child is killed.
             request: as :meth:`run` has it.
 
         Raises as :meth:`verify` does.
@@ -137,7 +139,9 @@ class Verifier:
             "deadline_s": self.deadline_s,
             "destinations": self.destinations,
         }
-        return shared_template(PRELOAD).run(task, request, blobs, deadline_s=self.deadline_s, niceness=niceness)
+        return shared_template(PRELOAD).run(
+            task, request, blobs, deadline_s=self.deadline_s, niceness=niceness, gives_up=gives_up
+        )
 
 
 def verifier_of(settings: Settings, passed: Mapping[str, Mapping[str, Any]] | None = None) -> Verifier:
