@@ -6,7 +6,7 @@ APT_GET := $(if $(filter 0,$(shell id -u)),,sudo )env DEBIAN_FRONTEND=noninterac
 
 .DEFAULT_GOAL := help
 
-.PHONY: help setup demo test check unit lock bench qa clean
+.PHONY: help setup demo test check unit lock bench qa soak clean
 
 help:  ## list the tasks
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 10
@@ -46,6 +46,9 @@ bench: setup  ## fitserve beside a hand-rolled server: throughput, latency, CPU;
 
 qa: setup  ## hostile and damaged model files: what becomes of them, how fast, at what memory (10 minutes)
 	$(BIN)/python -m bench.qa --markdown docs/reference/trust.md $(ARGS)
+
+soak: setup  ## switches, bad files, kills and stops under load, for long (an hour); ARGS="--only kills --scale 0.1"
+	$(BIN)/python -m bench.soak $(or $(ARGS),--markdown docs/reference/soak.md)
 
 clean:  ## remove what the other tasks made
 	rm -rf .venv dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .cache
