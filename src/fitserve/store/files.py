@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Self
 from fitserve.errors import ArtifactError, ArtifactNotFoundError, clip
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 MAX_FILE_BYTES = 16 * 2**30
 """The largest file, and the most that all files of a folder may hold together."""
@@ -31,16 +31,25 @@ MAX_FILES = 10_000
 MAX_DEPTH = 32
 """Folders within folders: each is held open while it is walked."""
 
+HEAD_BYTES = 2**16
+"""What :meth:`Folder.ends` reads of the beginning of a file, by which formats are known;"""
+
+TAIL_BYTES = 4 * 2**20
+"""and of the end of a zip archive, whose members stand there, about 100 bytes for each."""
+
 MAX_LINKS = 40
 """Links on one path, as Linux counts them (``man 7 path_resolution``)."""
 
 # Without O_NONBLOCK the opening of a named pipe would wait for a writer.
 _FLAGS = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC
 _NOT_REGULAR = "is no regular file"
+CHANGED = "changed while it was read: write it elsewhere and rename it into place"
 
 
 class Folder:
     """An open folder; its files are read at most once each. Close it, or use it in a ``with``.
+
+    It may be one below the folder that the operator gave: then links may lead anywhere in that one.
 
     Hidden files (``.git``, the ``..data`` of a Kubernetes volume) are passed over, and so are links to
     folders. A link to a file counts as that file if it stays inside; one that leads out is refused.
@@ -49,13 +58,29 @@ class Folder:
         files: every file below, by its path with ``/``, sorted.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, below: str = "") -> None:
+        """Walk a folder.
+
+        Args:
+            descriptor: of the folder that the operator gave; closed with this, or if this raises.
+            below: the folder below it that is meant, with ``/``; "" for itself.
+
+        Raises:
+            ArtifactError: it has too much in it, a name that is not printable, or a link that leads out.
+            OSError: it cannot be read.
+        """
         self._descriptor = descriptor
+        self._below = below and f"{below}/"
         self._contents: dict[str, bytes] = {}
         self._digests: dict[str, str] = {}
+        self._n_bytes = 0
         self._n_entries = 0
         try:
-            self.files = tuple(sorted(self._walk(descriptor, "", 0)))
+            opened = self.open("")
+            try:
+                self.files = tuple(sorted(self._walk(opened, "", 0)))
+            finally:
+                os.close(opened)
         except BaseException:
             os.close(descriptor)
             raise
@@ -77,18 +102,22 @@ class Folder:
             ArtifactError: it has become something else, cannot be read, or is too large.
         """
         if name not in self._contents:
-            left = MAX_FILE_BYTES - sum(map(len, self._contents.values()))
-            try:
-                descriptor = self._open(name)
-            except OSError as exc:
-                msg = f"has a file {clip(name, 200)} that cannot be read: {exc.strerror}"
-                raise ArtifactError(msg) from exc
-            try:
-                self._contents[name] = _read(descriptor, left)
-            except ArtifactError as exc:
-                msg = f"has a file {clip(name, 200)} that {exc}"
-                raise ArtifactError(msg) from None
+            data = self._look(name, lambda descriptor: _read(descriptor, MAX_FILE_BYTES - self._n_bytes))
+            self._contents[name] = data
+            self._n_bytes += len(data)
         return self._contents[name]
+
+    def ends(self, name: str) -> bytes:
+        """The beginning of one of :attr:`files`; of a zip archive with its end. The whole where it is small.
+
+        Enough for :attr:`~fitserve.formats.base.Format.matches`, however large the file is.
+
+        Raises:
+            ArtifactError: as :meth:`read`.
+        """
+        if name in self._contents:
+            return self._contents[name]
+        return self._look(name, _ends)
 
     def digest(self, name: str) -> str:
         """sha256, in hex, of the bytes that :meth:`read` gives.
@@ -102,7 +131,7 @@ class Folder:
 
     def forget(self, name: str) -> None:
         """Let go of a file's bytes that turned out not to be wanted."""
-        self._contents.pop(name, None)
+        self._n_bytes -= len(self._contents.pop(name, b""))
         self._digests.pop(name, None)
 
     def _walk(self, descriptor: int, prefix: str, depth: int) -> Iterator[str]:
@@ -135,7 +164,7 @@ class Folder:
 
     def _is_file(self, link: str) -> bool:
         try:
-            target = self._open(link)
+            target = self.open(link)
         except OSError as exc:
             msg = f"has a link {clip(link, 200)} that cannot be followed: {exc.strerror}"
             raise ArtifactError(msg) from exc
@@ -144,49 +173,88 @@ class Folder:
         finally:
             os.close(target)
 
-    def _open(self, name: str) -> int:
-        """Open a path below this folder, walking it and every link on it one component at a time."""
-        waiting = name.split("/")[::-1]
-        opened = [self._descriptor]
-        n_links = 0
+    def open(self, name: str) -> int:
+        """Open one of :attr:`files`, as :func:`open_below` does."""
+        return open_below(self._descriptor, self._below + name)
+
+    def _look(self, name: str, look: Callable[[int], bytes]) -> bytes:
         try:
-            while waiting:
-                part = waiting.pop()
-                if part in {"", "."}:
-                    continue
-                if part == "..":
-                    if len(opened) == 1:
-                        raise _leads_out(name)
-                    os.close(opened.pop())
-                    continue
-                try:
-                    opened.append(os.open(part, _FLAGS | os.O_NOFOLLOW, dir_fd=opened[-1]))
-                except OSError as exc:
-                    if exc.errno not in {errno.ELOOP, errno.EMLINK}:  # EMLINK: FreeBSD's word for a link
-                        raise
-                    n_links += 1
-                    target = os.readlink(part, dir_fd=opened[-1])
-                    if target.startswith("/") or n_links > MAX_LINKS:
-                        raise _leads_out(name) from None
-                    waiting += target.split("/")[::-1]
-            return os.dup(self._descriptor) if len(opened) == 1 else opened.pop()
+            descriptor = self.open(name)
+        except OSError as exc:
+            msg = f"has a file {clip(name, 200)} that cannot be read: {exc.strerror}"
+            raise ArtifactError(msg) from exc
+        try:
+            return look(descriptor)
+        except ArtifactError as exc:
+            msg = f"has a file {clip(name, 200)} that {exc}"
+            raise ArtifactError(msg) from None
         finally:
-            for descriptor in opened[1:]:
-                os.close(descriptor)
+            os.close(descriptor)
 
 
-def open_path(path: Path) -> bytes | Folder:
+def open_below(descriptor: int, name: str) -> int:
+    """Open a path below an open folder, walking it and every link on it one component at a time.
+
+    Returns:
+        A descriptor, to be closed by the caller.
+
+    Raises:
+        ArtifactError: a link leads out of the folder.
+        OSError: it cannot be opened.
+    """
+    waiting = name.split("/")[::-1]
+    opened = [descriptor]
+    n_links = 0
+    try:
+        while waiting:
+            part = waiting.pop()
+            if part in {"", "."}:
+                continue
+            if part == "..":
+                if len(opened) == 1:
+                    raise _leads_out(name)
+                os.close(opened.pop())
+                continue
+            try:
+                opened.append(os.open(part, _FLAGS | os.O_NOFOLLOW, dir_fd=opened[-1]))
+            except OSError as exc:
+                if exc.errno not in {errno.ELOOP, errno.EMLINK}:  # EMLINK: FreeBSD's word for a link
+                    raise
+                n_links += 1
+                target = os.readlink(part, dir_fd=opened[-1])
+                if target.startswith("/") or n_links > MAX_LINKS:
+                    raise _leads_out(name) from None
+                waiting += target.split("/")[::-1]
+        return os.dup(descriptor) if len(opened) == 1 else opened.pop()
+    finally:
+        for passed in opened[1:]:
+            os.close(passed)
+
+
+def open_path(path: Path, root: Path | None = None) -> bytes | Folder:
     """Open what the operator's path leads to: a file's bytes, or an open folder.
+
+    Args:
+        path: of either.
+        root: the folder above it that the operator gave, if that was given: then no link below it leads out.
 
     Raises:
         ArtifactNotFoundError: there is nothing.
-        ArtifactError: it is neither a regular file nor a folder, is too large, or cannot be read.
+        ArtifactError: it is neither a regular file nor a folder, is too large, or cannot be read; a link leads out.
     """
     try:
-        descriptor = os.open(path, _FLAGS)
-        if stat.S_ISDIR(os.fstat(descriptor).st_mode):
-            return Folder(descriptor)
-        return _read(descriptor, MAX_FILE_BYTES)
+        top = os.open(root or path, _FLAGS)
+        name = "" if root is None else path.relative_to(root).as_posix()
+        try:
+            descriptor = open_below(top, name) if name else os.dup(top)
+            try:
+                if not stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                    return _read(descriptor, MAX_FILE_BYTES)
+                return Folder(os.dup(top), name)
+            finally:
+                os.close(descriptor)
+        finally:
+            os.close(top)
     except FileNotFoundError:
         msg = "does not exist"
         raise ArtifactNotFoundError(msg) from None
@@ -196,22 +264,32 @@ def open_path(path: Path) -> bytes | Folder:
 
 
 def _read(descriptor: int, most_bytes: int) -> bytes:
-    """Read a regular file to its end and close it; what it is is asked of the open descriptor."""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ArtifactError(_NOT_REGULAR)
-        if status.st_size > most_bytes:
-            msg = f"has {status.st_size} bytes, more than the limit of {MAX_FILE_BYTES}"
-            raise ArtifactError(msg)
-        with os.fdopen(descriptor, "rb", closefd=False) as file:
-            data = file.read(status.st_size + 1)
-    finally:
-        os.close(descriptor)
-    if len(data) != status.st_size:
-        msg = "changed while it was read: write it elsewhere and rename it into place"
+    """Read a regular file to its end; what it is is asked of the open descriptor."""
+    size = _size(descriptor)
+    if size > most_bytes:
+        msg = f"has {size} bytes, more than the limit of {MAX_FILE_BYTES}"
         raise ArtifactError(msg)
+    with os.fdopen(descriptor, "rb", closefd=False) as file:
+        data = file.read(size + 1)
+    if len(data) != size:
+        raise ArtifactError(CHANGED)
     return data
+
+
+def _ends(descriptor: int) -> bytes:
+    size = _size(descriptor)
+    head = os.pread(descriptor, HEAD_BYTES, 0)
+    if len(head) >= size or not head.startswith(b"PK\x03\x04"):
+        return head
+    start = max(len(head), size - TAIL_BYTES)
+    return head + os.pread(descriptor, size - start, start)
+
+
+def _size(descriptor: int) -> int:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise ArtifactError(_NOT_REGULAR)
+    return status.st_size
 
 
 def _leads_out(name: str) -> ArtifactError:

@@ -5,14 +5,13 @@ What is looked for, in this order; the first mark that is there decides, and not
 1. ``manifest.toml``: a package of fitserve;
 2. ``model-settings.json``: MLServer (https://mlserver.readthedocs.io/en/latest/reference/model-settings.html);
 3. ``MLmodel``: MLflow (https://mlflow.org/docs/latest/ml/model/);
-4. folders named by whole numbers: versions as TF Serving and Triton have them, the highest of which is taken
-   (https://www.tensorflow.org/tfx/serving/serving_config);
+4. folders named by versions, of which the highest is taken: whole numbers as TF Serving and Triton have them
+   (https://www.tensorflow.org/tfx/serving/serving_config), or ``1.2.3``, ``v1.2.3``, ``2026-11-23``;
 5. exactly one file that a format knows by its content.
 """
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -20,25 +19,24 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-import fitserve.formats
 from fitserve.errors import ArtifactError, clip
-from fitserve.formats.base import Format
-from fitserve.plugins import discover
 from fitserve.signature import Field, Kind
 from fitserve.store.manifest import MANIFEST_SUFFIX, PACKAGE_MANIFEST, PackageManifest, parse_manifest
+from fitserve.store.names import formats, is_surely_model, model_stem
+from fitserve.store.versions import is_numbered, version_key
 from fitserve.types import Artifact
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from fitserve.store.files import Folder
 
 MLFLOW = "MLmodel"
 MLSERVER = "model-settings.json"
 TRITON = "config.pbtxt"
 
+MARKS = (PACKAGE_MANIFEST, MLSERVER, MLFLOW)
+"""Files that make the folder in which they lie one model."""
+
 MAX_SETTINGS_BYTES = 2**20
-_VERSION = re.compile(r"0*([1-9]\d{0,18})|0+")
 _TRITON_NAME = re.compile(r'^[^\S\n]*+name\s*+:\s*+"([^"\n]{1,200})"', re.MULTILINE)
 _BESIDE = (MANIFEST_SUFFIX, TRITON, MLSERVER)
 """Endings of files that speak of a model and are none."""
@@ -69,56 +67,58 @@ class Found:
     package: str = ""
 
 
-def find_model(folder: Folder, base: str = "", *, is_told: bool = False) -> Found:
+def find_model(folder: Folder, base: str = "", *, is_told: bool = False, is_listing: bool = False) -> Found:
     """Find the one model of a folder.
 
     Args:
         folder: the opened one.
         base: which of the folders below it to look in, with a ``/`` at the end; "" for itself.
         is_told: ``model-settings.json`` has been read and points here.
+        is_listing: of a package only see that each file is there; else its bytes are those that were packed.
 
     Raises:
         ArtifactError: there is none or several; what was looked for is told.
     """
     if base + PACKAGE_MANIFEST in folder:
-        return _package(folder, base)
+        return _package(folder, base, is_listing=is_listing)
     if base + MLSERVER in folder and not is_told:
-        return _mlserver(folder, base)
+        return _mlserver(folder, base, is_listing=is_listing)
     if base + MLFLOW in folder:
         return Found(base + MLFLOW, base, is_folder=True)
     below = {name.removeprefix(base).partition("/")[0] for name in folder.files if name.startswith(base)}
-    versions = {part for part in below if _VERSION.fullmatch(part) and base + part not in folder}
+    versions = {part for part in below if is_numbered(part) and base + part not in folder}
     if versions:
-        return _versions(folder, base, max(versions, key=int))
+        return _versions(folder, base, max(versions, key=version_key), is_listing=is_listing)
     return _single(folder, base)
 
 
-def _package(folder: Folder, base: str) -> Found:
+def _package(folder: Folder, base: str, *, is_listing: bool) -> Found:
     manifest = parse_manifest(folder.read(base + PACKAGE_MANIFEST), PACKAGE_MANIFEST, PackageManifest)
+    names = {name.removeprefix(base): name for name in folder.files if name.startswith(base)}
+    names.pop(PACKAGE_MANIFEST)
     manifest.check_files(
-        {
-            name.removeprefix(base): folder.digest(name)
-            for name in folder.files
-            if name.startswith(base) and name != base + PACKAGE_MANIFEST
-        }
+        {path: manifest.files.get(path, "") if is_listing else folder.digest(name) for path, name in names.items()}
     )
     if manifest.model in manifest.files:
         found = Found(base + manifest.model, base, is_folder=True)
     else:
-        found = find_model(folder, f"{base}{manifest.model}/")
+        found = find_model(folder, f"{base}{manifest.model}/", is_listing=is_listing)
     return replace(found, name=manifest.name, version=manifest.version, manifest=manifest, package=base)
 
 
-def _mlserver(folder: Folder, base: str) -> Found:
+def _mlserver(folder: Folder, base: str, *, is_listing: bool) -> Found:
     settings = _settings(folder.read(base + MLSERVER))
     parameters = settings.get("parameters") or {}
     uri = parameters.get("uri") if isinstance(parameters, dict) else None
     if uri is None:
-        found = find_model(folder, base, is_told=True)
+        found = find_model(folder, base, is_told=True, is_listing=is_listing)
     else:
         path = _below(uri)
         name = f"{base}{path}"
-        found = Found(name, base) if name in folder else find_model(folder, f"{name}/" if path else base, is_told=True)
+        if name in folder:
+            found = Found(name, base)
+        else:
+            found = find_model(folder, f"{name}/" if path else base, is_told=True, is_listing=is_listing)
     version = parameters.get("version") if isinstance(parameters, dict) else None
     return replace(
         found,
@@ -177,21 +177,54 @@ def _kind(datatype: object) -> Kind | None:
     return {"BOOL": "boolean", "BYTES": "string"}.get(datatype)  # type: ignore[return-value]
 
 
-def _versions(folder: Folder, base: str, version: str) -> Found:
-    found = find_model(folder, f"{base}{version}/")
-    name = base.rstrip("/").rpartition("/")[2] or None
-    if base + TRITON in folder:
-        config = folder.read(base + TRITON)[:MAX_SETTINGS_BYTES].decode("utf-8", "replace")
-        if match := _TRITON_NAME.search(config):
-            name = match[1]
-    return replace(found, name=found.name or name, version=found.version or str(int(version)))
+def _versions(folder: Folder, base: str, version: str, *, is_listing: bool) -> Found:
+    found = find_model(folder, f"{base}{version}/", is_listing=is_listing)
+    name = triton_name(folder, base) or base.rstrip("/").rpartition("/")[2] or None
+    return replace(found, name=found.name or name, version=found.version or folder_version(version))
+
+
+def triton_name(folder: Folder, base: str = "") -> str | None:
+    """The name that Triton's ``config.pbtxt`` beside folders of versions states, if there is one."""
+    if base + TRITON not in folder:
+        return None
+    config = folder.read(base + TRITON)[:MAX_SETTINGS_BYTES].decode("utf-8", "replace")
+    match = _TRITON_NAME.search(config)
+    return match and match[1]
+
+
+def folder_version(name: str) -> str:
+    """The version that a folder's name states: ``0003`` is 3, ``v1.2.3`` is 1.2.3."""
+    version = name.removeprefix("v").removeprefix("V")
+    return version.lstrip("0") or "0" if version.isdigit() else version
+
+
+def is_model(data: bytes, file_name: str) -> bool:
+    """Whether a format knows a file by its beginning and end, as :meth:`~fitserve.store.files.Folder.ends` gives them.
+
+    Files that speak of a model, as manifests do, are none.
+    """
+    if file_name.endswith(_BESIDE) or not data:
+        return False
+    probe = Artifact(name="model", version="0", digest="", data=data, file_name=file_name)
+    return any(known.matches(probe) for known in formats())
+
+
+def is_sure(folder: Folder, name: str) -> bool:
+    """Whether a file is a model also where others are, as :func:`~fitserve.store.names.is_surely_model` has it."""
+    return is_surely_model(name.rpartition("/")[2]) or manifest_beside(name) in folder
+
+
+def manifest_beside(name: str) -> str:
+    """The place of the manifest of the model file at ``name``."""
+    path = PurePosixPath(name)
+    return str(path.with_name(model_stem(path) + MANIFEST_SUFFIX))
 
 
 def _single(folder: Folder, base: str) -> Found:
     here = [name for name in folder.files if name.startswith(base) and "/" not in name.removeprefix(base)]
-    models = [name for name in here if not name.endswith(_BESIDE) and _is_model(folder, name)]
+    models = [name for name in here if is_model(folder.ends(name), name.removeprefix(base))]
     if len(models) > 1:  # modules beside a model are its own
-        models = [name for name in models if not name.endswith(".py")] or models
+        models = [name for name in models if is_sure(folder, name)] or models
     if len(models) == 1:
         return Found(models[0], base)
     if models:
@@ -199,25 +232,13 @@ def _single(folder: Folder, base: str) -> Found:
         msg = f"is a folder with several model files: {clip(names, 300)}: give the path of one of them"
         raise ArtifactError(msg)
     came = ", ".join(name.removeprefix(base) for name in folder.files if name.startswith(base))
-    msg = (
+    raise ArtifactError(nothing_found(came))
+
+
+def nothing_found(came: str) -> str:
+    """What is told of a folder without a model."""
+    return (
         f"is a folder in which no model was found: looked for {PACKAGE_MANIFEST} (fitserve), {MLSERVER} (MLServer), "
-        f"{MLFLOW} (MLflow), folders named 1, 2, … (TF Serving, Triton) and one model file; "
+        f"{MLFLOW} (MLflow), folders named 1, 2, … (TF Serving, Triton) or 1.2.3 and one model file; "
         f"came: {clip(came, 200) or 'nothing'}"
     )
-    raise ArtifactError(msg)
-
-
-def _is_model(folder: Folder, name: str) -> bool:
-    """Whether a format knows the file by its content; the bytes of any other are let go."""
-    data = folder.read(name)
-    probe = Artifact(name="model", version="0", digest="", data=data, file_name=name.rpartition("/")[2])
-    if data and any(known.matches(probe) for known in formats()):
-        return True
-    folder.forget(name)
-    return False
-
-
-@functools.cache
-def formats() -> Sequence[Format]:
-    """Every model format."""
-    return discover(fitserve.formats, Format, "FORMAT")
