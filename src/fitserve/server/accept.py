@@ -2,7 +2,7 @@
 
 A socket that several processes share gives each connection to the first that asks, and so the most to whoever wakes
 first. Here a process with more connections than the mean of its fleet waits a moment before it asks, in which the
-others may. It waits no longer than :data:`PAUSE_S` while one is to be had: if nobody else takes it, they are stuck.
+others may. It waits for some milliseconds at most while one is to be had: if nobody else takes it, they are stuck.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-PAUSE_S = 0.003
-"""How long a connection may wait for a process with fewer. Timers of the loop count milliseconds."""
+PAUSE_S = 0.001
+"""How long a process with more connections than the mean waits before it looks again: a timer's shortest time."""
+
+N_PAUSES = 3
+"""So often it looks before it takes a connection that nobody else has taken."""
+
+FRESH_S = 0.5
+"""A process whose event loop has not turned for so long takes no connections: it has no part in the mean."""
+
+SLACK = 8
+"""By the eighth part may a process be above the mean: where there are many, a few more weigh little, and waiting does."""
 
 MOST_AT_ONCE = 64
 """Taken in one turn of the loop: the requests on those that are open go on between."""
@@ -83,11 +92,12 @@ class Acceptor:
         self._slot = slot
         self._opening: set[asyncio.Task[None]] = set()
         self._pauses: dict[socket.socket, asyncio.TimerHandle] = {}
-        self._n_neglected = 0  # pauses in a row after which a connection was still there
+        self._n_pauses = 0  # in a row, and
+        self._n_neglected = 0  # how often at their end a connection was still there
         self._warned_s = -WARNED_EACH_S
         self._is_stopped = False
         self.n_taken = 0
-        state.on_lost = self._count
+        state.on_lost = self._on_lost
         for listener in listeners:
             listener.setblocking(False)
             self._loop.add_reader(listener, self._on_waiting, listener)
@@ -101,6 +111,7 @@ class Acceptor:
         self._is_stopped = True
         for pause in self._pauses.values():
             pause.cancel()
+        self._pauses.clear()
         for listener in self._listeners:
             self._loop.remove_reader(listener)
             while takes_waiting and self._take(listener):
@@ -120,24 +131,39 @@ class Acceptor:
         elif self._is_above_mean():
             self._pause(listener, PAUSE_S)
         else:
-            self._n_neglected = 0
+            self._n_pauses = self._n_neglected = 0
             self._take(listener)
 
     def _is_above_mean(self) -> bool:
         assert self._board is not None and self._slot is not None  # noqa: PT018 - only a fleet has a mean
-        n_ready, n_connections = self._board.sums()
-        return self._slot.n_connections * n_ready > n_connections
+        n_ready, n_connections = self._board.sums(fresh_s=FRESH_S)
+        return self._slot.n_connections * n_ready * SLACK > n_connections * (SLACK + 1)
 
     def _pause(self, listener: socket.socket, seconds: float) -> None:
         self._loop.remove_reader(listener)
         self._pauses[listener] = self._loop.call_later(seconds, self._go_on, listener)
 
+    def _on_lost(self) -> None:
+        """A connection has ended: pauses may be over."""
+        self._count()
+        if self._pauses and self._board is not None and not self._is_above_mean():
+            for listener, pause in list(self._pauses.items()):
+                pause.cancel()
+                self._go_on(listener)
+
     def _go_on(self, listener: socket.socket) -> None:
-        """After a pause: take what nobody took, each time in a row twice as many."""
+        """After a pause: look again, and in the end take what nobody took, twice as many every other time in a row."""
         del self._pauses[listener]
+        if self._board is not None and self._is_above_mean():
+            self._n_pauses += 1
+            if self._n_pauses % N_PAUSES:
+                self._pauses[listener] = self._loop.call_later(PAUSE_S, self._go_on, listener)
+                return
+        else:
+            self._n_neglected = 0
         self._loop.add_reader(listener, self._on_waiting, listener)
         n_taken = 0
-        while n_taken < min(1 << self._n_neglected, MOST_AT_ONCE) and self._take(listener):
+        while n_taken < min(1 << self._n_neglected // 2, MOST_AT_ONCE) and self._take(listener):
             n_taken += 1
         self._n_neglected = self._n_neglected + 1 if n_taken else 0
 

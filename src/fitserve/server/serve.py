@@ -41,7 +41,7 @@ CANCELLED_S = 1.0
 """How long replies to requests that are given up may take on their way out."""
 
 _STEPS_A_TICK = 5
-_BEAT_EACH = 5
+_BEAT_EACH = 2
 """Ticks, of a tenth of a second as uvicorn has them, from one heartbeat to the next."""
 
 
