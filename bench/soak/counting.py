@@ -15,12 +15,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figure:
-    """One figure of a trial, and what was wanted of it; ``is_met`` is None where nothing was."""
+    """One figure of a trial, and what was wanted of it.
+
+    Attributes:
+        name: what was counted or measured.
+        value: what came.
+        wanted: empty where nothing was.
+        is_met: None where nothing was wanted.
+        is_speed: it depends on the machine and on what else runs there; no test asserts it.
+    """
 
     name: str
     value: str
     wanted: str = ""
     is_met: bool | None = None
+    is_speed: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}: {self.value}" + (f" (wanted {self.wanted})" if self.wanted else "")
@@ -31,8 +40,8 @@ def none(name: str, count: int, detail: object = "") -> Figure:
     return Figure(name, f"{count:,}" + (f": {detail}" if count and detail else ""), "0", count == 0)
 
 
-def at_most(name: str, value: float, bound: float, write: str = "{:,.1f}") -> Figure:
-    return Figure(name, write.format(value), f"≤ {write.format(bound)}", value <= bound)
+def at_most(name: str, value: float, bound: float, write: str = "{:,.1f}", *, is_speed: bool = False) -> Figure:
+    return Figure(name, write.format(value), f"≤ {write.format(bound)}", value <= bound, is_speed)
 
 
 def told(name: str, value: object) -> Figure:
@@ -40,8 +49,8 @@ def told(name: str, value: object) -> Figure:
 
 
 def missed(figures: Iterable[Figure]) -> list[str]:
-    """What was wanted and did not come."""
-    return [str(figure) for figure in figures if figure.is_met is False]
+    """What was wanted and did not come, but for speeds."""
+    return [str(figure) for figure in figures if figure.is_met is False and not figure.is_speed]
 
 
 @dataclass(frozen=True)

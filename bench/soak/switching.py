@@ -71,14 +71,14 @@ def switches(service: Service, n: int, shape: Shape, every_s: float = 0.0) -> li
                 done.append(promote(service, version))
             time.sleep(max(0.0, began_s + every_s - time.monotonic()))
         load.wait_for(50)
-    took = [switch.took_ms for switch in done]
+    took = _took_ms(done)
     found = tally(load.records, done, first=first)
     return [
         told("switches", len(done)),
         told("requests a second", round(shape.per_s)),
         *found.figures(),
         told("a switch, median and longest", f"{percentile(took, 0.5):.0f} and {max(took):.0f} ms"),
-        *([at_most("roll back, median ms", percentile([one.took_ms for one in back], 0.5), 100)] if back else []),
+        *([at_most("roll back, median ms", percentile(_took_ms(back), 0.5), 100, is_speed=True)] if back else []),
         told("p50 and p99 of the replies", _latencies(found.latencies_ms)),
     ]
 
@@ -122,7 +122,7 @@ def calm_and_switching(service: Service, shape: Shape, n_rounds: int, seconds: f
         told("requests a second", round(shape.per_s)),
         told("p99 without switches, ms", ", ".join(f"{one:.1f}" for one in calm)),
         told("p99 with a switch each second, ms", ", ".join(f"{one:.1f}" for one in busy)),
-        at_most("p99 with to p99 without, median of the rounds", percentile(ratios, 0.5), 3.0, "{:.2f}"),
+        at_most("p99 with to p99 without, median of the rounds", percentile(ratios, 0.5), 3.0, "{:.2f}", is_speed=True),
     ]
 
 
@@ -137,6 +137,10 @@ def spread(service: Service, n_connections: int = 64) -> list[Figure]:
         told("connections of each worker", " ".join(map(str, counts))),
         at_most("busiest worker to a fair share", busiest(counts, service.n_workers), 1.5, "{:.2f}"),
     ]
+
+
+def _took_ms(done: list[Switch]) -> list[float]:
+    return [switch.took_ms for switch in done]
 
 
 def _latencies(latencies_ms: list[float]) -> str:
