@@ -70,7 +70,7 @@ class Here(Verifier):
     def verify(self, artifact):
         return {}
 
-    def run_in(self, scratch, task, artifact, *, spare_bytes=0, niceness=0, **request):
+    def run_in(self, scratch, task, artifact, *, spare_bytes=0, niceness=0, gives_up=None, **request):
         message, blobs = artifact_message(artifact)
         request |= {"artifact": message, "policy": policy_message(self.policy), "scratch": scratch and str(scratch)}
         module, _, name = task.partition(":")

@@ -14,6 +14,7 @@ from fitserve.settings import Settings
 from fitserve.store.compile import compile_artifact, key_of, packaged
 from fitserve.store.engines import INDEX
 from fitserve.store.engines_tried import try_engines
+from fitserve.store.loading import load_artifact
 from fitserve.store.package import Wanted, pack
 from fitserve.store.repository import read_artifact
 from fitserve.store.verify import Verifier
@@ -125,8 +126,6 @@ def test_engines_of_a_package_are_used_where_somebody_vouches_for_it_and_the_ver
 
 def test_a_package_that_is_pinned_serves_by_its_engines_without_compiling(packed, tmp_path, monkeypatch):
     from fitserve.store import takeover
-    from fitserve.store.catalog import Catalog
-    from fitserve.store.lifecycle import Lifecycle
 
     folder, _, compiler = packed
     monkeypatch.setattr(takeover, "AFTER_S", 0.0)
@@ -134,7 +133,8 @@ def test_a_package_that_is_pinned_serves_by_its_engines_without_compiling(packed
     optimizer = takeover.Optimizer(Settings(cache_dir=tmp_path, optimize="require"), verifier, folder)
     compiler.compiled = 0
 
-    loaded = Lifecycle(Catalog(), folder, verifier, optimizer=optimizer).start()
+    loaded = load_artifact(read_artifact(folder), verifier.policy)
+    optimizer.plan(loaded, lambda: read_artifact(folder))
 
     assert [form.name for form in loaded.forms.all] == ["native", "treelite"]
     assert (loaded.optimization.source, compiler.compiled) == ("package", 0)

@@ -11,12 +11,12 @@ from sklearn.ensemble import RandomForestClassifier
 from sklearn.linear_model import LogisticRegression
 from store.compilers import ENTRY, Compiler, Here, entries
 
-from fitserve.errors import ArtifactError, ConflictError
+from fitserve.errors import ArtifactError
 from fitserve.settings import Settings
 from fitserve.store import takeover
-from fitserve.store.catalog import Catalog
 from fitserve.store.describe import describe_model
-from fitserve.store.lifecycle import Lifecycle
+from fitserve.store.loading import adopt, load_artifact
+from fitserve.store.repository import read_artifact
 from fitserve.store.takeover import Optimizer
 from fitserve.trust.policy import TrustPolicy
 
@@ -37,14 +37,15 @@ def forest_file(tmp_path_factory):
 
 @pytest.fixture
 def start(forest_file, tmp_path):
-    """Start a life cycle that reads a file, and wait for its engines."""
+    """Load a file, let its engines be made, and wait for them."""
 
     def begin(path=forest_file, *, policy: TrustPolicy | None = None, **settings):
         verifier = Here(policy or TrustPolicy())
-        chosen = Settings(**{"cache_dir": tmp_path / "cache", **settings})
-        lifecycle = Lifecycle(Catalog(), path, verifier, optimizer=Optimizer(chosen, verifier, path))
-        loaded = lifecycle.start()
-        lifecycle.optimize()
+        artifact = read_artifact(path)
+        loaded = load_artifact(artifact, verifier.policy)
+        optimizer = Optimizer(Settings(**{"cache_dir": tmp_path / "cache", **settings}), verifier, path)
+        optimizer.plan(loaded, lambda: artifact)
+        optimizer.begin()
         finish()
         return loaded
 
@@ -81,13 +82,14 @@ def test_an_engine_takes_over_when_it_is_proven_and_the_log_tells_so(start, monk
 def test_it_serves_natively_until_then_and_no_thread_is_started_before_it_is_told(forest_file, tmp_path, monkeypatch):
     compiler = Compiler().install(monkeypatch)
     optimizer = Optimizer(Settings(cache_dir=tmp_path), Here(), forest_file)
-    lifecycle = Lifecycle(Catalog(), forest_file, Here(), optimizer=optimizer)
+    artifact = read_artifact(forest_file)
+    loaded = load_artifact(artifact, TrustPolicy())
 
-    loaded = lifecycle.start()
+    optimizer.plan(loaded, artifact)
 
     assert (names(loaded), loaded.optimization.state, compiler.compiled) == (["native"], "running", 0)
-    lifecycle.optimize()
-    lifecycle.optimize()
+    optimizer.begin()
+    optimizer.begin()
     finish()
     assert (names(loaded), compiler.compiled) == (["native", "treelite"], 1)
 
@@ -204,7 +206,7 @@ def test_require_compiles_before_it_serves_and_fails_with_the_reasons(start, for
     assert names(start(optimize="require")) == ["native", "treelite"]
 
     Compiler(engines=0, entry={**ENTRY, "verdict": "refused", "reason": "3 labels differ"}).install(monkeypatch)
-    with pytest.raises(ArtifactError, match=r"forest_v1\.joblib has no compiled engine.*treelite: 3 labels differ"):
+    with pytest.raises(ArtifactError, match=r"has no compiled engine.*treelite: 3 labels differ"):
         start(optimize="require", optimize_timeout_s=77)
     with pytest.raises(ArtifactError, match="more than optimize_memory_bytes"):
         start(optimize="require", optimize_memory_bytes=10)
@@ -224,35 +226,40 @@ def test_a_model_with_a_runtime_of_its_own_is_not_compiled(models, tmp_path, sta
         start(tmp_path / "own.py", policy=policy, optimize="require")
 
 
-def test_a_model_of_code_of_its_own_is_not_compiled(monkeypatch, tmp_path):
+@pytest.fixture
+def optimizer(tmp_path):
+    """An optimizer of live models, whose policy for files says nothing of what is live here already."""
+    return Optimizer(Settings(cache_dir=tmp_path / "cache"), Here(TrustPolicy("data")), None)
+
+
+def test_a_model_of_code_of_its_own_is_not_compiled(monkeypatch, optimizer):
     class Own(LogisticRegression):
         pass
 
     monkeypatch.setattr(Own, "__module__", "somewhere")
     compiler = Compiler().install(monkeypatch)
-    lifecycle = Lifecycle(Catalog(), None, Here(), optimizer=Optimizer(Settings(cache_dir=tmp_path), Here(), None))
+    loaded, artifact = adopt(Own().fit([[0.0], [1.0]], [0, 1]), name="live", version=None)
 
-    loaded = lifecycle.adopt(Own().fit([[0.0], [1.0]], [0, 1]), name="live", version=None)
-    lifecycle.optimize()
+    optimizer.plan(loaded, artifact, Here())
+    optimizer.begin()
 
     assert (loaded.optimization.state, compiler.compiled) == ("off", 0)
     assert loaded.optimization.reason == "the model runs code that no engine knows"
 
 
-def test_a_live_estimator_is_compiled_from_its_pickle(monkeypatch, tmp_path):
+def test_a_live_estimator_is_compiled_from_its_pickle(monkeypatch, optimizer):
     compiler = Compiler().install(monkeypatch)
-    verifier = Here(TrustPolicy("data"))  # a policy for files says nothing of what is live here already
-    lifecycle = Lifecycle(Catalog(), None, verifier, optimizer=Optimizer(Settings(cache_dir=tmp_path), verifier, None))
     X = np.random.default_rng(0).normal(size=(40, 3))
+    loaded, artifact = adopt(RandomForestClassifier(20).fit(X, X[:, 0] > 0), name="live", version=None)
 
-    loaded = lifecycle.adopt(RandomForestClassifier(20).fit(X, X[:, 0] > 0), name="live", version=None)
-    lifecycle.optimize()
+    optimizer.plan(loaded, artifact, Here())
+    optimizer.begin()
     finish()
 
     assert (names(loaded), compiler.compiled) == (["native", "treelite"], 1)
 
 
-def test_a_live_estimator_that_cannot_be_pickled_serves_natively(tmp_path, monkeypatch):
+def test_a_live_estimator_that_cannot_be_pickled_serves_natively(optimizer, monkeypatch):
     class Local(list):
         def __reduce__(self):
             raise TypeError("never")
@@ -260,74 +267,13 @@ def test_a_live_estimator_that_cannot_be_pickled_serves_natively(tmp_path, monke
     model = LogisticRegression().fit([[0.0], [1.0]], [0, 1])
     model.unwanted_ = Local()
     monkeypatch.setattr("copy.deepcopy", lambda it: it)  # which would ask for the same
-    optimizer = Optimizer(Settings(cache_dir=tmp_path), Here(), None)
-    lifecycle = Lifecycle(Catalog(), None, Here(), optimizer=optimizer)
+    loaded, artifact = adopt(model, name="live", version=None)
 
-    loaded = lifecycle.adopt(model, name="live", version=None)
-    lifecycle.optimize()
+    optimizer.plan(loaded, artifact)
+    optimizer.begin()
 
     assert loaded.optimization.state == "off"
     assert "cannot be pickled" in loaded.optimization.reason
-
-
-@pytest.mark.anyio
-async def test_a_reload_compiles_the_new_version(tmp_path, monkeypatch, forest_file):
-    import asyncio
-
-    async def off_loop(call):
-        return await asyncio.to_thread(call)
-
-    compiler = Compiler().install(monkeypatch)
-    path = tmp_path / "m_v1.joblib"
-
-    def prepare():
-        path.write_bytes(forest_file.read_bytes())
-        lifecycle = Lifecycle(Catalog(), path, Here(), optimizer=Optimizer(Settings(cache_dir=tmp_path), Here(), path))
-        lifecycle.start()
-        X = np.random.default_rng(1).normal(size=(40, 2))
-        joblib.dump(RandomForestClassifier(20).fit(X, X[:, 0] > 0), path)
-        return lifecycle
-
-    lifecycle = await asyncio.to_thread(prepare)
-    loaded, _ = await lifecycle.reload(off_loop)
-    await asyncio.to_thread(finish)
-
-    assert (names(loaded), compiler.compiled) == (["native", "treelite"], 1)
-    with pytest.raises(ConflictError):
-        await Lifecycle(Catalog(), None).reload(off_loop)
-
-
-@pytest.mark.anyio
-async def test_a_version_is_let_go_when_one_that_is_not_compiled_follows(tmp_path, monkeypatch, forest_file):
-    import asyncio
-    import gc
-    import weakref
-
-    Compiler().install(monkeypatch)
-    path = tmp_path / "m_v1.joblib"
-    bound = forest_file.stat().st_size  # the next version is five times as large
-    optimizer = Optimizer(Settings(cache_dir=tmp_path, optimize_memory_bytes=bound), Here(), path)
-
-    def prepare():
-        path.write_bytes(forest_file.read_bytes())
-        lifecycle = Lifecycle(Catalog(), path, Here(), optimizer=optimizer)
-        first = weakref.ref(lifecycle.start())
-        lifecycle.optimize()
-        finish()
-        X = np.random.default_rng(1).normal(size=(400, 2))
-        joblib.dump(RandomForestClassifier(100).fit(X, X[:, 0] > 0), path)
-        return lifecycle, first
-
-    async def off_loop(call):
-        return await asyncio.to_thread(call)
-
-    lifecycle, first = await asyncio.to_thread(prepare)
-    assert first() is not None
-    loaded = (await lifecycle.reload(off_loop))[0]
-    await asyncio.to_thread(gc.collect)
-
-    assert loaded.optimization.state == "off"
-    assert first() is None
 
 
 def test_the_form_that_is_never_the_fastest_is_not_kept(start, monkeypatch):

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fitserve.optimize.base import Compiled
     from fitserve.signature import Inputs
     from fitserve.store.catalog import LoadedModel
+    from fitserve.store.engines_memory import Room
     from fitserve.store.trial import Predict
     from fitserve.types import Outputs
 
@@ -45,11 +46,22 @@ takes: its runtime takes tens of MiB of memory. A logistic regression in its pla
 
 
 class Candidates:
-    """The engines of one version in this process, measured on the same rows as the native call."""
+    """The engines of one version in this process, measured on the same rows as the native call.
 
-    def __init__(self, loaded: LoadedModel, memory_bytes: int) -> None:
+    Attributes:
+        wants_sharing: there is no room for one of them in this process alone, and there is where processes share it.
+    """
+
+    def __init__(self, loaded: LoadedModel, room: Room) -> None:
+        """Let the library answer the rows on which engines are compared, and measure it. Blocks.
+
+        Args:
+            loaded: the version.
+            room: the memory for its engines.
+        """
         self._loaded = loaded
-        self._left_bytes = memory_bytes
+        self._room = room
+        self.wants_sharing = False
         model = loaded.model
         assert isinstance(model, EstimatorModel)  # why_not_compiled has looked
         self._model = model
@@ -72,8 +84,8 @@ class Candidates:
         from fitserve.optimize.compile import load_compiled
 
         needs = int(entry.get("memory_bytes") or 0)
-        if needs > self._left_bytes:
-            entry["reason"] = f"needs {needs} bytes, of optimize_memory_bytes are {self._left_bytes} left"
+        if (lack := self._no_room(needs)) is not None:
+            entry["reason"] = lack
             return None
         model = self._model
         try:
@@ -83,9 +95,21 @@ class Candidates:
             cost = measured_cost(predict, model.signature, self._timed_rows)
         except Exception as exc:  # noqa: BLE001 - native code that reads a file may raise anything
             return f"it raised {type(exc).__name__} in this process"
-        self._left_bytes -= needs
-        self._forms.append(Form(compiled.engine, with_native_errors(predict, model.predict), cost))
+        self._room = self._room.less(needs)
+        self._forms.append(Form(compiled.engine, with_native_errors(predict, model.predict), cost, needs))
         return None
+
+    def _no_room(self, needs: int) -> str | None:
+        """Why an engine may not take so much memory; None if it may."""
+        if needs <= self._room.here_bytes:
+            return None
+        if needs > self._room.shared_bytes:
+            return f"needs {needs} bytes, of optimize_memory_bytes are {self._room.shared_bytes} left"
+        self.wants_sharing = True
+        return (
+            f"needs {needs} bytes, and {self._room.here_bytes} are left for what each process holds by itself: "
+            "it serves in workers that are started with it in the memory that they share"
+        )
 
     def chosen(self) -> list[Form]:
         """The forms that are the fastest for some number of rows, and clearly faster than the native one."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import orjson
 
+from fitserve.confine.child import GivenUpError
 from fitserve.confine.scratch import make_scratch, remove_scratch
 from fitserve.errors import ArtifactError
 from fitserve.estimators.model import EstimatorModel
@@ -29,10 +30,13 @@ if TYPE_CHECKING:
 
     from fitserve.formats.base import Model
     from fitserve.settings import Settings
+    from fitserve.store.engine_cache import EngineCache
     from fitserve.store.optimization import Source
     from fitserve.store.verify import Verifier
     from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
+
+    Take: TypeAlias = Callable[[Engines, Source], bool]
 
 SPARE_BYTES = 3 * 2**29
 """What a child that compiles may take besides what loading takes: skl2onnx holds a graph several times over."""
@@ -88,41 +92,63 @@ def packaged(artifact: Artifact, policy: TrustPolicy) -> Engines | None:
     return None
 
 
-def obtain(
-    artifact: Artifact,
-    verifier: Verifier,
-    settings: Settings,
-    model_path: Path | None,
-    take: Callable[[Engines, Source], bool],
-    gives_up: Callable[[], bool] = lambda: False,
-) -> None:
-    """Get the engines of an artifact: those of its package, those of the cache, else new ones. Blocks.
+@dataclass(frozen=True, slots=True)
+class Sought:
+    """The engines of one artifact, which are looked for. Any thread; everything blocks.
 
-    Several processes that ask for the same wait for the one that compiles.
+    The artifact is read when its bytes are needed, and held no longer: while another process compiles, all that
+    wait for it would hold a copy each.
 
-    Args:
-        artifact: the model.
+    Attributes:
+        read: gives the artifact, the same bytes each time.
         verifier: loads it in a child.
-        settings: ``optimize_timeout_s`` and ``cache_dir``.
-        model_path: where it was read from; None for a live one.
-        take: is given the engines; False says that they are damaged, so that others are wanted.
-        gives_up: whether waiting for another process is no longer worth it.
-
-    Raises:
-        NothingToCompileError: it is no model that engines compute.
-        ArtifactError: as :func:`compile_artifact`.
+        timeout_s: how long compiling may take.
+        cache: where engines are kept; None where there is no place.
+        key: under which they are.
+        is_packaged: whether it brings engines along that may be believed.
     """
-    if (engines := packaged(artifact, verifier.policy)) is not None and take(engines, "package"):
-        return
-    timeout_s = settings.optimize_timeout_s
-    cache = cache_of(settings, model_path)
-    if cache is None:
-        take(compile_artifact(artifact, verifier, timeout_s=timeout_s)[0], "compiled")
-        return
-    key = key_of(artifact, timeout_s)
 
-    def takes_kept() -> bool:
-        if (kept := cache.get(key)) is None:
+    read: Callable[[], Artifact]
+    verifier: Verifier
+    timeout_s: float
+    cache: EngineCache | None
+    key: str
+    is_packaged: bool
+
+    @classmethod
+    def of(cls, read: Callable[[], Artifact], verifier: Verifier, settings: Settings, model_path: Path | None) -> Self:
+        """Read an artifact, to know which engines are its own.
+
+        Args:
+            read: as the attribute.
+            verifier: likewise.
+            settings: ``optimize_timeout_s`` and ``cache_dir``.
+            model_path: where models are read from; None for a live one.
+
+        Raises:
+            ArtifactError: it cannot be read.
+        """
+        artifact, timeout_s = read(), settings.optimize_timeout_s
+        is_packaged = packaged(artifact, verifier.policy) is not None
+        return cls(read, verifier, timeout_s, cache_of(settings, model_path), key_of(artifact, timeout_s), is_packaged)
+
+    def at_hand(self, take: Take) -> bool:
+        """Get them from the package or from the cache, if they are there.
+
+        Args:
+            take: is given the engines; False says that they are damaged, so that others are wanted.
+
+        Returns:
+            Whether they were taken.
+        """
+        if self.is_packaged and (engines := packaged(self.read(), self.verifier.policy)) is not None:
+            if take(engines, "package"):
+                return True
+            del engines
+        return self._kept(take)
+
+    def _kept(self, take: Take) -> bool:
+        if self.cache is None or (kept := self.cache.get(self.key)) is None:
             return False
         with contextlib.suppress(ArtifactError):
             if take(Engines.of(kept), "cache"):
@@ -130,24 +156,53 @@ def obtain(
         logger.debug("compiled engines in the cache are damaged, and made again")
         return False
 
-    if takes_kept():
-        return
-    with cache.locked(key, 2 * timeout_s, gives_up):
-        if takes_kept():  # another process has compiled it meanwhile
+    def make(self, take: Take, gives_up: Callable[[], bool] = lambda: False) -> None:
+        """Compile them, or get them from another process that does so already.
+
+        Args:
+            take: as :meth:`at_hand` has it.
+            gives_up: whether they are wanted no more; asked now and then.
+
+        Raises:
+            NothingToCompileError: it is no model that engines compute.
+            GivenUpError: they are wanted no more.
+            ArtifactError: as :func:`compile_artifact`.
+        """
+        if self.cache is None:
+            take(self._compiled(gives_up)[0], "compiled")
             return
-        engines, files = compile_artifact(artifact, verifier, timeout_s=timeout_s)
-        cache.put(key, files)
-    take(engines, "compiled")
+        with self.cache.locked(self.key, 2 * self.timeout_s, gives_up):
+            if gives_up():
+                msg = "was given up before it was compiled"
+                raise GivenUpError(msg)
+            if self._kept(take):  # another process has compiled it meanwhile
+                return
+            engines, files = self._compiled(gives_up)
+            self.cache.put(self.key, files)
+        del files
+        take(engines, "compiled")
+
+    def _compiled(self, gives_up: Callable[[], bool]) -> tuple[Engines, dict[str, bytes]]:
+        return compile_artifact(self.read(), self.verifier, timeout_s=self.timeout_s, gives_up=gives_up)
 
 
-def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float) -> tuple[Engines, dict[str, bytes]]:
+def compile_artifact(
+    artifact: Artifact, verifier: Verifier, *, timeout_s: float, gives_up: Callable[[], bool] | None = None
+) -> tuple[Engines, dict[str, bytes]]:
     """Compile a model in a confined child of low priority. Blocks.
+
+    Args:
+        artifact: the model.
+        verifier: loads it in a child.
+        timeout_s: how long that may take.
+        gives_up: asked now and then whether they are wanted no more.
 
     Returns:
         The engines that were proven, and the same as files.
 
     Raises:
         NothingToCompileError: it is no model that engines compute.
+        GivenUpError: they are wanted no more.
         UntrustedArtifactError: the policy does not let it be loaded.
         ArtifactError: it cannot be loaded, the child crashed or did not end in time, or there is no place for
             its files.
@@ -163,6 +218,7 @@ def compile_artifact(artifact: Artifact, verifier: Verifier, *, timeout_s: float
             artifact,
             spare_bytes=SPARE_BYTES,
             niceness=NICENESS,
+            gives_up=gives_up,
             compile_s=timeout_s * PROVING_PART,
         )
         if answer["nothing"] is not None:

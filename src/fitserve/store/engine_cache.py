@@ -86,8 +86,9 @@ class EngineCache:
         be made, the caller goes on without.
         """
         try:
-            # A few files serve all keys: a lock file could not be removed without a race.
-            descriptor = os.open(self.folder / f".lock-{key[:1]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # 256 files serve all keys, so that two models hardly ever wait for each other: a lock file could not be
+            # removed without a race.
+            descriptor = os.open(self.folder / f".lock-{key[:2]}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError:
             yield
             return

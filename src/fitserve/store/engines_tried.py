@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fitserve.errors import ArtifactError
-from fitserve.store.compile import NothingToCompileError, compile_artifact, no_engine, obtain
+from fitserve.store.compile import NothingToCompileError, Sought, compile_artifact, no_engine
 from fitserve.store.layouts import MLFLOW
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ def try_engines(artifact: Artifact, verifier: Verifier, settings: Settings, mode
         return True
 
     try:
-        obtain(artifact, verifier, settings, model_path, take)
+        sought = Sought.of(lambda: artifact, verifier, settings, model_path)
+        if not sought.at_hand(take):
+            sought.make(take)
     except NothingToCompileError as exc:
         told["reason"] = str(exc)
     except ArtifactError as exc:

@@ -25,11 +25,13 @@ class Form:
         predict: checked inputs to outputs; any thread. Its second argument names the extras that are asked
             for, which only the native form gives: other forms are never asked for any.
         cost: what a call takes, measured at load and learnt from calls since.
+        memory_bytes: that it takes besides the library's form.
     """
 
     name: str
     predict: Callable[[Inputs, Sequence[str]], Outputs]
     cost: Cost
+    memory_bytes: int = 0
 
 
 class Forms:
