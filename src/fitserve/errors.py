@@ -12,10 +12,11 @@
     │   ├── UnsupportedMediaTypeError the body is of a type that is not read here
     │   ├── BodyTooLargeError         the body exceeds ``max_body_bytes``
     │   ├── InvalidInputError         the input does not fit the model's signature
-    │   ├── ModelNotFoundError        no such model or version is loaded
+    │   ├── ModelNotFoundError        no such model, version or alias
     │   └── ForbiddenError            the caller may not do this
     ├── ConflictError                 the operation collides with one under way
     ├── ModelNotReadyError            no model can answer yet
+    │   └── VersionNotLoadedError     the version is known, and not in memory
     ├── DeadlineExceededError         there was no time left to compute it
     └── ModelFailedError              the model raised, or returned what it must not
 
@@ -28,7 +29,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -96,10 +97,15 @@ class ForbiddenError(RequestError):
 
 
 class ModelNotFoundError(RequestError):
-    """The store knows no such model or version."""
+    """The store knows no such model, version or alias."""
 
-    def __init__(self, wanted: str, loaded: Sequence[str]) -> None:
-        super().__init__(f"no model version {clip(wanted)!r}; loaded: {clip(', '.join(loaded), 300) or 'none'}")
+    def __init__(
+        self, wanted: str, known: Sequence[str], *, kind: Literal["model", "version", "alias"] = "version"
+    ) -> None:
+        what = {"model": "model", "version": "model version", "alias": "alias"}[kind]
+        hint = did_you_mean(wanted, known)
+        there = clip(", ".join(known), 300) or "none"
+        super().__init__(f"no {what} {clip(wanted)!r}; there is: {there}" + (f"; {hint}" if hint else ""))
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +146,15 @@ class ConflictError(FitserveError):
 
 class ModelNotReadyError(FitserveError):
     """No model is loaded, or it has not answered a row yet."""
+
+
+class VersionNotLoadedError(ModelNotReadyError):
+    """A version is known and not in memory: it has to be loaded before it answers."""
+
+    def __init__(self, name: str, version: str) -> None:
+        super().__init__(f"version {clip(version)!r} of the model {clip(name)!r} is not in memory: ask again")
+        self.name = name
+        self.version = version
 
 
 class DeadlineExceededError(FitserveError):

@@ -17,9 +17,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelRef:
-    """What a caller asks for: a version, or the one that serves by default."""
+    """What a caller asks for: a model and a version of it.
 
+    Attributes:
+        name: of the model; None for the default one.
+        version: its label; None for the one that serves.
+        alias: a name that stands for a version, such as ``champion``.
+    """
+
+    name: str | None = None
     version: str | None = None
+    alias: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

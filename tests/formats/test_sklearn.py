@@ -145,7 +145,7 @@ def test_a_numeric_model_with_names_is_served_without_pandas(models):
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'pandas': raise ModuleNotFoundError(name)\n"
         "sys.meta_path.insert(0, NoPandas())\n"
-        "from pathlib import Path; from fitserve.store.lifecycle import load_model\n"
+        "from pathlib import Path; from fitserve.store.loader import load_model\n"
         f"loaded = load_model(Path({str(models / 'diabetes.joblib')!r}))\n"
         "assert loaded.trial.has_answered\n"
         "assert any(loaded.model.signature.example_row()), 'made of the means of the scaler, as with pandas'"

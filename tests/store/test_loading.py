@@ -11,7 +11,7 @@ from e2e import servers
 
 from fitserve.errors import ArtifactError
 from fitserve.store.catalog import Catalog
-from fitserve.store.lifecycle import Lifecycle
+from fitserve.fleet.lifecycle import Lifecycle
 from fitserve.store.verify import Verifier
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import ModelRef

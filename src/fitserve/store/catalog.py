@@ -1,15 +1,18 @@
-"""The versions that are loaded, and which of them a request gets. Pure: no I/O, no clock."""
+"""The versions that are loaded in this process, and which of them a request gets. Pure: no I/O, no clock."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import weakref
+from collections import OrderedDict
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from fitserve.errors import ModelNotFoundError, ModelNotReadyError
+from fitserve.errors import ModelNotFoundError, ModelNotReadyError, VersionNotLoadedError
+from fitserve.store.assignment import Assignment, KnownVersion, ServedModel
 from fitserve.store.optimization import Optimization
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping, MutableSequence
     from datetime import datetime
 
     from fitserve.formats.base import Model
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
     from fitserve.types import ModelRef
 
 
-@dataclass(frozen=True, slots=True, weakref_slot=True)
+@dataclass(frozen=True, slots=True, weakref_slot=True, eq=False)
 class LoadedModel:
     """One version, whole: everything that a reply says of the model comes from one such record.
 
@@ -39,18 +42,47 @@ class LoadedModel:
     forms: Forms
     trial: Trial
     optimization: Optimization = field(default_factory=Optimization)
+    identity: str = ""
 
 
 class Catalog:
-    """The loaded versions. Read and changed on the event loop only, so a switch is one assignment."""
+    """The loaded versions. Read and changed on the event loop only, so a switch is one assignment.
 
-    def __init__(self) -> None:
+    In a fleet of several processes the generation that counts stands in shared memory. Each lease compares it with the
+    generation that this process has come to: after the one write that commits a switch, no request of any process
+    begins with what served before.
+
+    Attributes:
+        assignment: what this process has come to.
+        dropped: is told of each version that leaves the memory of this process.
+    """
+
+    def __init__(self, dropped: Callable[[LoadedModel], None] = lambda _: None) -> None:
+        self.assignment = Assignment()
+        self.dropped = dropped
+        self._generation = 0
+        self._cells: MutableSequence[int] | memoryview[int] = [0]
+        self._catch_up: Callable[[], None] = lambda: None
+        self._loaded: dict[tuple[str, str], LoadedModel] = {}
+        self._prepared: dict[tuple[str, str], LoadedModel] = {}
+        self._on_demand: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
+        self._retiring: weakref.WeakSet[LoadedModel] = weakref.WeakSet()
         self._current: LoadedModel | None = None
-        self.generation = 0
+
+    def follow(self, cells: memoryview[int], catch_up: Callable[[], None]) -> None:
+        """Compare with ``cells[0]`` from now on; ``catch_up`` is called where it differs, and calls :meth:`apply`."""
+        self._cells, self._catch_up = cells, catch_up
+
+    @property
+    def generation(self) -> int:
+        """Of what this process serves."""
+        return self._generation
 
     @property
     def current(self) -> LoadedModel | None:
-        """The version that serves by default, None before the first."""
+        """The version that serves where nothing is asked for, None before the first."""
+        if self._cells[0] != self._generation:
+            self._catch_up()
         return self._current
 
     def lease(self, ref: ModelRef) -> LoadedModel:
@@ -58,18 +90,171 @@ class Catalog:
 
         Raises:
             ModelNotReadyError: nothing is loaded.
-            ModelNotFoundError: another version was asked for than is loaded.
+            ModelNotFoundError: there is no such model, version or alias.
+            VersionNotLoadedError: it is known, and not in memory.
         """
-        current = self._current
-        if current is None:
+        if self._cells[0] != self._generation:
+            self._catch_up()
+        if ref.name is None and ref.version is None and ref.alias is None:
+            if self._current is not None:
+                return self._current
             msg = "no model is loaded yet"
             raise ModelNotReadyError(msg)
-        if ref.version is not None and ref.version != current.version:
-            raise ModelNotFoundError(ref.version, [current.version])
-        return current
+        model = self._model(ref)
+        version = self._version(model, ref)
+        key = (model.name, version)
+        found = self._loaded.get(key)
+        if found is not None:
+            return found
+        if key in self._on_demand:
+            self._on_demand.move_to_end(key)
+            return self._on_demand[key]
+        raise VersionNotLoadedError(model.name, version)
 
-    def switch(self, loaded: LoadedModel) -> LoadedModel | None:
-        """Let ``loaded`` answer from now on; return the version that did before."""
-        previous, self._current = self._current, loaded
-        self.generation += 1
-        return previous
+    def _model(self, ref: ModelRef) -> ServedModel:
+        models = self.assignment.models
+        if not models:
+            msg = "no model is loaded yet"
+            raise ModelNotReadyError(msg)
+        name = self.assignment.default if ref.name is None else ref.name
+        model = models.get(name)
+        if model is None:
+            raise ModelNotFoundError(name, list(models), kind="model")
+        return model
+
+    def _version(self, model: ServedModel, ref: ModelRef) -> str:
+        if ref.alias is not None:
+            version = model.aliases.get(ref.alias)
+            if version is None:
+                raise ModelNotFoundError(f"@{ref.alias}", [f"@{alias}" for alias in model.aliases], kind="alias")
+            if ref.version is not None and ref.version != version:
+                raise ModelNotFoundError(ref.version, [version])
+            return version
+        if ref.version is None:
+            return model.serving
+        if ref.version not in model.versions:
+            raise ModelNotFoundError(ref.version, list(model.versions))
+        return ref.version
+
+    def loaded(self, name: str, version: str) -> LoadedModel | None:
+        """A version that is in memory, or None."""
+        key = (name, version)
+        return self._loaded.get(key) or self._on_demand.get(key) or self._prepared.get(key)
+
+    def serving(self) -> Iterator[LoadedModel]:
+        """What answers, of each model, where no version is asked for."""
+        for model in self.assignment.models.values():
+            found = self._loaded.get((model.name, model.serving))
+            if found is not None:
+                yield found
+
+    def in_memory(self) -> list[LoadedModel]:
+        """Everything that is in memory but for what is being prepared."""
+        return [*self._loaded.values(), *self._on_demand.values()]
+
+    # ── changes ─────────────────────────────────────────────────────────────────────
+
+    def prepare(self, loaded: LoadedModel) -> None:
+        """Keep a version for an assignment to come, which :meth:`apply` makes serve or :meth:`withdraw` drops."""
+        self._prepared[loaded.name, loaded.version] = loaded
+
+    def withdraw(self, name: str, version: str) -> None:
+        """Let go of a version that was prepared and is not wanted after all."""
+        dropped = self._prepared.pop((name, version), None)
+        if dropped is not None:
+            self.dropped(dropped)
+
+    def missing(self, assignment: Assignment, now_s: float) -> list[tuple[ServedModel, KnownVersion]]:
+        """The versions that an assignment wants in memory and that are not."""
+        models = assignment.models.values()
+        return [(model, known) for model in models for known in self.missing_of(model, now_s)]
+
+    def missing_of(self, model: ServedModel, now_s: float) -> list[KnownVersion]:
+        """The same of one model."""
+        return [model.versions[version] for version in sorted(model.wanted(now_s)) if not self._has(model, version)]
+
+    def _has(self, model: ServedModel, version: str) -> bool:
+        found = self.loaded(model.name, version)
+        identity = model.versions[version].identity
+        return found is not None and (not identity or found.identity in {"", identity})
+
+    def apply(self, assignment: Assignment, now_s: float) -> None:
+        """Serve an assignment from now on, and let go of what it does not want."""
+        before, now = self.assignment, {}
+        for model in assignment.models.values():
+            roles_lost = _lost(before.models.get(model.name), model)
+            for version in model.wanted(now_s):
+                key = (model.name, version)
+                found = self._take(key, model.versions[version])
+                if found is None:
+                    continue  # a member says that it could not load it; see fleet.py
+                if version in roles_lost:
+                    found = self._retired(found)
+                now[key] = found
+        gone = [found for key, found in self._loaded.items() if key not in now]
+        for found in gone:
+            self._retiring.add(found)
+        self._loaded = now
+        self.assignment, self._generation = assignment, assignment.generation
+        default = assignment.models.get(assignment.default)
+        self._current = default and now.get((default.name, default.serving))
+        unknown = [key for key in self._on_demand if key[1] not in _versions(assignment, key[0])]
+        gone += [self._on_demand.pop(key) for key in unknown]
+        for found in gone:
+            self.dropped(found)
+
+    def _retired(self, loaded: LoadedModel) -> LoadedModel:
+        """A new record of a version. Only requests that came before hold the old one: the last to end is seen."""
+        self._retiring.add(loaded)
+        again = replace(loaded)
+        weakref.finalize(loaded, _outlived, again).atexit = False
+        return again
+
+    def _take(self, key: tuple[str, str], known: KnownVersion) -> LoadedModel | None:
+        for place in (self._prepared, self._loaded, self._on_demand):
+            found = place.get(key)
+            if found is not None and (not known.identity or found.identity in {"", known.identity}):
+                if place is not self._loaded:
+                    del place[key]
+                return found
+        return None
+
+    def switch(self, loaded: LoadedModel) -> None:
+        """Let one version serve alone, of a model that was handed over in memory: one process knows of it."""
+        known = KnownVersion(loaded.version, None, loaded.digest, loaded.identity)
+        self.prepare(loaded)
+        model = ServedModel(loaded.name, loaded.version, {loaded.version: known})
+        self._cells[0] = self._generation + 1
+        self.apply(Assignment(self._generation + 1, loaded.name, {loaded.name: model}), 0.0)
+
+    def add_on_demand(self, loaded: LoadedModel, budget_bytes: int) -> None:
+        """Keep a version that was asked for, and drop those asked for longest ago that the budget has no room for."""
+        self._on_demand[loaded.name, loaded.version] = loaded
+        total = sum(one.size_bytes for one in self._on_demand.values())
+        while total > budget_bytes and len(self._on_demand) > 1:
+            _, dropped = self._on_demand.popitem(last=False)
+            total -= dropped.size_bytes
+            self.dropped(dropped)
+
+    @property
+    def n_old_leases(self) -> int:
+        """How many versions that are out of service still compute for requests that came before."""
+        return len(self._retiring)
+
+
+def _outlived(_: LoadedModel) -> None:
+    """Until a record is gone, the one that came of it stays: whoever waits for its end waits for both."""
+
+
+def _lost(before: ServedModel | None, after: ServedModel) -> frozenset[str]:
+    """The versions that answered to something before, by default or by an alias, to which others answer now."""
+    if before is None:
+        return frozenset()
+    roles: dict[str | None, str] = {None: before.serving, **before.aliases}
+    now: dict[str | None, str] = {None: after.serving, **after.aliases}
+    return frozenset(version for role, version in roles.items() if now.get(role) != version)
+
+
+def _versions(assignment: Assignment, name: str) -> Mapping[str, KnownVersion]:
+    model = assignment.models.get(name)
+    return model.versions if model else {}

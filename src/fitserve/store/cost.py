@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 
 class Cost:
     """A running estimate of the seconds that a call takes.
@@ -17,10 +19,12 @@ class Cost:
     Attributes:
         fixed_s: of a call, however many rows it has.
         per_row_s: of each row. Both may be set to what was measured later.
+        recent_rows: how many rows the last calls had that were learnt from.
     """
 
-    __slots__ = ("_mean_rows", "_variance", "_weight", "fixed_s", "per_row_s")
+    __slots__ = ("_mean_rows", "_variance", "_weight", "fixed_s", "per_row_s", "recent_rows")
 
+    _RECENT = 64
     _FORGET = 0.05
     _START = 3.0
     _LARGEST_SURPRISE = 4.0
@@ -30,6 +34,7 @@ class Cost:
     def __init__(self, fixed_s: float = 0.0, per_row_s: float = 0.0) -> None:
         self.fixed_s = fixed_s
         self.per_row_s = per_row_s
+        self.recent_rows: deque[int] = deque(maxlen=self._RECENT)
         many = 64 if per_row_s else 4  # else it was not measured with many, and is soon corrected
         one_weight, many_weight = (1 / (self.expected_s(n_rows) + self._RESOLUTION_S) for n_rows in (1, many))
         total = one_weight + many_weight
@@ -43,6 +48,7 @@ class Cost:
 
     def learn(self, n_rows: int, seconds: float) -> None:
         """Take a call into account."""
+        self.recent_rows.append(n_rows)
         expected = self.fixed_s + self.per_row_s * n_rows
         weight = 1 / (expected + self._RESOLUTION_S)
         largest = self._LARGEST_SURPRISE * (expected + self._RESOLUTION_S)
