@@ -40,7 +40,7 @@ class SourceUrl:
     def key(self) -> str:
         """16 hex digits that tell this place from others, whoever's name and password it is asked for in."""
         place = _USERINFO.sub(r"\1", self.url.partition("#")[0], count=1)
-        return hashlib.sha256(place.encode()).hexdigest()[:16]
+        return hashlib.sha256(place.rstrip("/").encode()).hexdigest()[:16]
 
 
 def source_url(text: str) -> SourceUrl | None:
