@@ -90,6 +90,7 @@ class Services:
     executor: Executor
     metrics: Metrics
     started_monotonic_s: float
+    stopping: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,5 +104,3 @@ class Protocol:
 def caught(exc: BaseException) -> bool:
     """Whether an exception is to be answered, and not the event loop's own way to end a task."""
     return not isinstance(exc, asyncio.CancelledError | GeneratorExit)
-    stopping: threading.Event = field(default_factory=threading.Event)
-    switch: Any = None

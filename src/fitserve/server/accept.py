@@ -33,7 +33,7 @@ FRESH_S = 0.5
 """A process whose event loop has not turned for so long takes no connections: it has no part in the mean."""
 
 SLACK = 8
-"""By the eighth part may a process be above the mean: where there are many, a few more weigh little, and waiting does."""
+"""By the eighth part may a process be above the mean: where there are many, a few more weigh less than waiting."""
 
 MOST_AT_ONCE = 64
 """Taken in one turn of the loop: the requests on those that are open go on between."""

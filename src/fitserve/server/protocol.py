@@ -19,8 +19,8 @@ from fitserve.errors import ModelNotReadyError
 from fitserve.protocols.base import caught
 from fitserve.protocols.exchange import Exchange
 from fitserve.protocols.problems import STOPPING, problem
-
 from fitserve.server.accept import ServingState
+
 if TYPE_CHECKING:
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
@@ -36,11 +36,11 @@ MOST_HELD_BYTES: Final = 65536
 """So much may wait behind a request that is being answered before the connection is read no further."""
 
 
-TIMER_S: Final = 0.002
 LINGER_S: Final = 0.1
 """How long an idle connection that has been closed on our side is read on: longer than most requests under way to
 it take to come."""
 
+TIMER_S: Final = 0.002
 """What a timer of an event loop may be early: they count milliseconds."""
 
 
@@ -66,7 +66,6 @@ class HttpProtocol(HttpToolsProtocol):
         self._common_of: Any = None
         self._common = b""  # the headers that uvicorn gives to every reply
 
-    # ── what comes ──────────────────────────────────────────────────────────────────
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin."""
         super().connection_made(transport)
@@ -74,6 +73,7 @@ class HttpProtocol(HttpToolsProtocol):
         if isinstance(self.server_state, ServingState) and self.server_state.is_ending:
             self.end_soon()
 
+    # ── what comes ──────────────────────────────────────────────────────────────────
 
     def data_received(self, data: bytes) -> None:
         """Answer a whole request that may go the short way, and leave the rest to uvicorn."""
@@ -108,12 +108,9 @@ class HttpProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Note that the parser is within a message."""
         self._is_within_message = True
+        self._idle_since_s = self.loop.time()
         super().on_message_begin()
 
-    def on_message_complete(self) -> None:
-        self._idle_since_s = self.loop.time()
-        """Note that the parser is between messages."""
-        self._is_within_message = False
     def on_headers_complete(self) -> None:
         """Let this request on the longer way be the last, if its connection is to end soon."""
         before = self.cycle
@@ -124,6 +121,9 @@ class HttpProtocol(HttpToolsProtocol):
                 last.keep_alive = True  # it has been followed
             self._end_after(self.cycle)
 
+    def on_message_complete(self) -> None:
+        """Note that the parser is between messages."""
+        self._is_within_message = False
         super().on_message_complete()
 
     # ── the short way ───────────────────────────────────────────────────────────────
@@ -239,16 +239,6 @@ class HttpProtocol(HttpToolsProtocol):
             super().shutdown()
         return True
 
-    def shutdown(self) -> None:
-        """End the connection, after the replies to what has come."""
-        if self._exchange is not None or self._held:
-            self._is_ending = self._closes = True
-            # To be cancelled, as uvicorn cancels its tasks when the server waits no longer.
-            self.server_state.tasks.add(self)  # type: ignore[arg-type]
-        else:
-            super().shutdown()
-
-    def cancel(self, **_: object) -> None:
     def end_soon(self) -> None:
         """Let the next reply say that it is the last, and close the connection after it."""
         self._closes = True
@@ -279,14 +269,24 @@ class HttpProtocol(HttpToolsProtocol):
         transport.write_eof()
         self.loop.call_later(LINGER_S, transport.close)
 
+    def shutdown(self) -> None:
+        """End the connection, after the replies to what has come."""
+        if self._exchange is not None or self._held:
+            self._is_ending = self._closes = True
+            # To be cancelled, as uvicorn cancels its tasks when the server waits no longer.
+            self.server_state.tasks.add(self)  # type: ignore[arg-type]
+        elif self._is_free() and has_unread(self.transport):
+            self.end_soon()
+        else:
+            super().shutdown()
+
+    def cancel(self, **_: object) -> None:
         """Answer that the server waits no longer."""
         self.loop.call_soon(self._give_up)
 
     def _give_up(self) -> None:
         if self._exchange is None or self._short is None:
             return
-        elif self._is_free() and has_unread(self.transport):
-            self.end_soon()
         if self._job is not None:
             self._job.cancel()
         self._held.clear()
@@ -304,10 +304,6 @@ class HttpProtocol(HttpToolsProtocol):
         self.server_state.tasks.discard(self)
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
-
-
-def _status_line(status: int) -> bytes:
-    return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
         if isinstance(self.server_state, ServingState):
             self.server_state.on_lost()
 
@@ -334,3 +330,7 @@ def has_unread(transport: asyncio.Transport) -> bool:
     poll = select.poll()
     poll.register(connection.fileno(), select.POLLIN)
     return bool(poll.poll(0))
+
+
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, HTTPStatus(status).phrase.encode())
