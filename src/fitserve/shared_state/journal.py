@@ -250,7 +250,7 @@ def where(settings: Settings, place: Path | SourceUrl) -> Path | None:
             with contextlib.suppress(OSError):
                 _tell(folder / "repository", told)
             return folder
-        why = "others can reach it"
+        why = f"others can reach it: chmod go-rwx {folder} {root}"
     except OSError as exc:
         why = str(exc.strerror)
     logger.warning("aliases and choices of versions are not kept over a restart: %s: %s (state_dir)", folder, why)

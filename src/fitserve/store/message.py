@@ -35,8 +35,8 @@ def artifact_message(artifact: Artifact) -> tuple[dict[str, Any], list[bytes]]:
     return {**message, "main": main}, [*artifact.files.values(), *signature]
 
 
-def artifact_of(message: Mapping[str, Any], blobs: Sequence[memoryview]) -> Artifact:
-    """Build the artifact again, with a copy of its bytes."""
+def artifact_of(message: Mapping[str, Any], blobs: Sequence[bytes | memoryview]) -> Artifact:
+    """Build the artifact again, with a copy of its bytes where they are a view."""
     contents = [bytes(blob) for blob in blobs]
     signature = contents.pop() if message["is_signed"] else None
     files = dict(zip(message["files"], contents, strict=True)) if message["files"] else {}
