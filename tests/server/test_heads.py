@@ -8,7 +8,7 @@ from itertools import product
 
 from fitserve.server.heads import MAX_HEADERS, MAX_HEADS, Heads
 
-HOT = {("POST", "/predict"): ("/predict", None)}
+HOT = {("POST", "/predict"): ("/predict", None, None)}.get
 
 
 def head(*headers: bytes) -> bytes:

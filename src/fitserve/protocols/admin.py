@@ -1,97 +1,177 @@
-"""What changes the server: reload. Only for callers on this machine."""
+"""What changes the server: reload, promote, roll back, aliases; and what has been changed. For callers on this machine.
+
+Each order begins an operation, which another request may look at: 202 says where. With ``?wait=true`` the reply comes
+when it is over.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import re
 from functools import partial
-from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from http import HTTPStatus
+from typing import TYPE_CHECKING
 
 import orjson
 
-from fitserve.errors import ForbiddenError
-from fitserve.protocols import openapi
+from fitserve.errors import DeadlineExceededError, InputIssue, InvalidInputError, ModelNotFoundError
+from fitserve.protocols import admin_operations as described
 from fitserve.protocols.base import Protocol, Route
 from fitserve.protocols.exchange import Reply
-from fitserve.protocols.json_body import is_cross_site
+from fitserve.protocols.local import caller, require_local
+from fitserve.protocols.orders import asked_limit, asked_to_wait, change_json, operation_json, read_order
+from fitserve.protocols.problems import http_problem, problem
+from fitserve.store.manifest import IDENTIFIER
 
 if TYPE_CHECKING:
+    from fitserve.fleet.operations import Kind, Operation
     from fitserve.protocols.base import Services
     from fitserve.protocols.exchange import AsgiExchange
-    from fitserve.store.catalog import LoadedModel
+
+SLACK_S = 60.0
+"""How long a caller waits besides the time for trying a file and loading it in every process."""
+
+MOST_CHANGES = 1000
+"""So many changes of a history are told at once."""
 
 
 def _routes(services: Services) -> list[Route]:
-    return [Route("POST", "/model/reload", partial(reload, services), _describe_reload)]
+    orders = [
+        Route(
+            "POST", f"{place}/{name}", partial(handler, services), partial(described.describe_order, name, is_default)
+        )
+        for place, is_default in (("/model", True), ("/models/{name}", False))
+        for name, handler in (("reload", reload), ("promote", promote), ("rollback", roll_back))
+    ]
+    alias = "/models/{name}/aliases/{alias}"
+    return [
+        *orders,
+        Route("PUT", alias, partial(set_alias, services), described.describe_set_alias),
+        Route("DELETE", alias, partial(remove_alias, services), described.describe_remove_alias),
+        Route("GET", "/models/{name}/history", partial(history, services), described.describe_history),
+        Route("GET", "/operations", partial(operations, services), described.describe_operations),
+        Route("GET", "/operations/{id}", partial(operation, services), described.describe_operation),
+    ]
 
 
 PROTOCOL = Protocol(name="admin", routes=_routes)
 
 
 async def reload(services: Services, exchange: AsgiExchange) -> Reply:
-    """Read the model file again; the version that serves goes on until the new one has answered a row."""
-    _require_local(exchange)
-    loaded, previous = await services.lifecycle.reload(services.executor.run)
-    exchange.model_version = loaded.version
-    body = {
-        "status": "unchanged" if loaded is previous else "reloaded",
-        "model_version": loaded.version,
-        "previous_version": previous.version if previous else None,
-        "digest": f"sha256:{loaded.digest}",
-        "timestamp": datetime.now(UTC),
-    }
-    return Reply(orjson.dumps(body))
+    """Look at the configured path again, and switch to what should serve by it."""
+    return await _ordered(services, exchange, "reload", ("reason",))
 
 
-def _require_local(exchange: AsgiExchange) -> None:
-    """Refuse callers elsewhere, and web pages that make a browser on this machine call.
+async def promote(services: Services, exchange: AsgiExchange) -> Reply:
+    """Let another version of a model serve."""
+    return await _ordered(services, exchange, "promote", ("version", "reason"), ("version",))
+
+
+async def roll_back(services: Services, exchange: AsgiExchange) -> Reply:
+    """Let the version serve that did before."""
+    return await _ordered(services, exchange, "rollback", ("reason",))
+
+
+async def set_alias(services: Services, exchange: AsgiExchange) -> Reply:
+    """Let an alias stand for a version."""
+    require_local(exchange)
+    if not re.fullmatch(IDENTIFIER, exchange.parameters["alias"]):
+        wanted = "an alias of up to 64 letters, digits and ._+-, which begins with a letter or a digit"
+        raise InvalidInputError([InputIssue(wanted, "other characters, or more")])
+    return await _ordered(services, exchange, "alias", ("version", "reason"), ("version",))
+
+
+async def remove_alias(services: Services, exchange: AsgiExchange) -> Reply:
+    """Let an alias stand for nothing any more."""
+    return await _ordered(services, exchange, "alias", ("reason",))
+
+
+async def _ordered(
+    services: Services, exchange: AsgiExchange, kind: Kind, known: tuple[str, ...], required: tuple[str, ...] = ()
+) -> Reply:
+    """Begin an operation, and wait for its end if the caller does."""
+    require_local(exchange)
+    is_waiting = asked_to_wait(exchange)
+    order = await read_order(exchange, known, required)
+    name = exchange.parameters.get("name")
+    _note_served(services, exchange, name)
+    version = order.get("version")
+    begun = await services.switch.begin(
+        kind,
+        name,
+        version=None if version is None else _label(services, name, version),
+        alias=exchange.parameters.get("alias"),
+        reason=order.get("reason", ""),
+        who=caller(exchange),
+    )
+    if is_waiting and not begun.is_over:
+        begun = await services.switch.wait(begun.id, 2 * services.settings.load_timeout_s + SLACK_S)
+    _note_served(services, exchange, begun.model)
+    return _reply(services, exchange, begun, is_waiting=is_waiting)
+
+
+def _label(services: Services, name: str | None, version: str) -> str:
+    """The version that an order names, by its label or by ``@alias``.
 
     Raises:
-        ForbiddenError: the caller is not on this machine.
+        ModelNotFoundError: there is no such alias.
     """
-    if is_cross_site(exchange, ()):
-        msg = "a web page may not do this"
-        raise ForbiddenError(msg)
-    if not all(map(_is_local, (exchange.scope.get("client"), exchange.scope.get("server")))):
-        msg = "only callers on the server's own machine, through its loopback address, may do this"
-        raise ForbiddenError(msg)
-    # A page whose name was made to resolve to 127.0.0.1 counts as same-origin; its Host gives it away.
-    host = urlsplit(f"//{(exchange.header(b'host') or b'').decode('latin-1')}").hostname
-    if _is_address(exchange.scope.get("client")) and host not in {None, "localhost"} and not _is_address((host, 0)):
-        msg = "address the server as localhost or by its IP address to do this"
-        raise ForbiddenError(msg)
+    if not version.startswith("@"):
+        return version
+    assignment = services.catalog.assignment
+    model = assignment.models.get(assignment.default if name is None else name)
+    aliases = {} if model is None else model.aliases
+    if version[1:] not in aliases:
+        raise ModelNotFoundError(version, [f"@{alias}" for alias in aliases], kind="alias")
+    return aliases[version[1:]]
 
 
-def _is_address(peer: Any) -> bool:
-    try:
-        ip_address(peer[0])
-    except (TypeError, ValueError):
-        return False
-    return True
+def _note_served(services: Services, exchange: AsgiExchange, name: str | None) -> None:
+    """Name the version that serves now in the headers of the reply."""
+    assignment = services.catalog.assignment
+    model = assignment.models.get(assignment.default if name is None else name)
+    if model is not None:
+        exchange.model_name, exchange.model_version = model.name, model.serving
 
 
-def _is_local(peer: Any) -> bool:
-    """Whether an end of a connection is on this machine: loopback, a Unix socket or no network at all."""
-    return not _is_address(peer) or ip_address(peer[0]).is_loopback
+def _reply(services: Services, exchange: AsgiExchange, operation: Operation, *, is_waiting: bool) -> Reply:
+    body = operation_json(operation)
+    if operation.state == "failed":
+        return problem(operation.failure, exchange, is_debug=services.settings.debug, operation=body)
+    if operation.is_over:
+        if operation.kind == "reload":
+            body |= {"model_version": operation.to_version, "previous_version": operation.from_version}
+        return Reply(orjson.dumps(body))
+    if is_waiting:
+        late = DeadlineExceededError("it takes longer than a caller is kept waiting; it goes on")
+        return problem(late, exchange, is_debug=False, operation=body)
+    place = f"{exchange.scope.get('root_path', '')}/operations/{operation.id}".encode()
+    return Reply(orjson.dumps(body), HTTPStatus.ACCEPTED, headers=((b"location", place),))
 
 
-def _describe_reload(_: LoadedModel | None) -> dict[str, Any]:
-    text = {"type": "string"}
-    reply = openapi.object_of(
-        {
-            "status": {"enum": ["reloaded", "unchanged"]},
-            "model_version": text,
-            "previous_version": {"type": ["string", "null"]},
-            "digest": text,
-            "timestamp": openapi.TIMESTAMP,
-        }
-    )
-    return openapi.operation(
-        "reload",
-        "Model",
-        "Read the model file again",
-        openapi.Component("Reload", reply),
-        description="Answers when the new version serves. If it cannot, the old one goes on and the reply says why.",
-        errors=(403, 409, 422, 500, 503),
-    )
+async def history(services: Services, exchange: AsgiExchange) -> Reply:
+    """Tell what was changed of a model: when, by whom, from what to what, and why."""
+    require_local(exchange)
+    limit = asked_limit(exchange, 100, MOST_CHANGES)
+    name = exchange.parameters["name"]
+    models = services.catalog.assignment.models
+    if name not in models:
+        raise ModelNotFoundError(name, list(models), kind="model")
+    _note_served(services, exchange, name)
+    changes = await services.switch.history(name, limit)
+    return Reply(orjson.dumps({"model": name, "changes": [change_json(change) for change in changes]}))
+
+
+async def operations(services: Services, exchange: AsgiExchange) -> Reply:
+    """Tell of the operations that are under way, and of those that have ended lately."""
+    require_local(exchange)
+    found = await services.switch.operations()
+    return Reply(orjson.dumps({"operations": [operation_json(one) for one in found]}))
+
+
+async def operation(services: Services, exchange: AsgiExchange) -> Reply:
+    """Tell of one operation."""
+    require_local(exchange)
+    found = await services.switch.operation(exchange.parameters["id"])
+    if found is None:
+        return http_problem(HTTPStatus.NOT_FOUND, "there is no such operation, or it has long been over", exchange)
+    return Reply(orjson.dumps(operation_json(found)))

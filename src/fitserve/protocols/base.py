@@ -8,16 +8,19 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from fitserve.errors import VersionNotLoadedError
 from fitserve.protocols.exchange import AsgiExchange, Exchange, Reply
+from fitserve.types import ModelRef
 
 if TYPE_CHECKING:
     from fitserve.engine.core import Engine
     from fitserve.engine.executor import Executor
     from fitserve.engine.job import Job
+    from fitserve.fleet.lifecycle import Lifecycle
+    from fitserve.fleet.switch import Switch
     from fitserve.observe.metrics import Metrics
     from fitserve.settings import Settings
     from fitserve.store.catalog import Catalog, LoadedModel
-    from fitserve.store.lifecycle import Lifecycle
 
 Handler: TypeAlias = Callable[[AsgiExchange], Awaitable[Reply]]
 Operation: TypeAlias = "Callable[[LoadedModel | None], Mapping[str, Any]]"
@@ -33,7 +36,8 @@ class Inference:
             head always the same. Raises.
         begin: takes the whole body and submits the rows to the engine. Raises, or calls its last
             argument once with the reply: before it returns, or later on the event loop. Cancelling the
-            job that it returns keeps it from calling.
+            job that it returns keeps it from calling. Raises :class:`~fitserve.errors.VersionNotLoadedError`
+            where the version has to be loaded first, and may then be called again.
     """
 
     admit: Callable[[Exchange], None]
@@ -54,19 +58,35 @@ class Route:
     inference: Inference | None = None
 
 
-def waits_for(inference: Inference, limit_bytes: int) -> Handler:
-    """The handler of an inference route: reads a body of at most ``limit_bytes``, begins, and waits."""
+MOST_LOADS = 3
+"""So often a version is loaded for a request before it is told to come again: others may have it dropped meanwhile."""
+
+
+def waits_for(inference: Inference, limit_bytes: int, load: Callable[[ModelRef], Awaitable[None]]) -> Handler:
+    """The handler of an inference route.
+
+    Reads a body of at most ``limit_bytes``, begins, and waits; a version that is not in memory it has loaded by
+    ``load`` first.
+    """
 
     async def handle(exchange: AsgiExchange) -> Reply:
         inference.admit(exchange)
         body = await exchange.read_body(limit_bytes)
+        for _ in range(MOST_LOADS):
+            try:
+                return await reply_to(exchange, body)
+            except VersionNotLoadedError as exc:
+                await load(ModelRef(name=exc.name, version=exc.version))
+        return await reply_to(exchange, body)
+
+    async def reply_to(exchange: AsgiExchange, body: bytes) -> Reply:
         replied: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
-        def reply_to(reply: Reply) -> None:
+        def done(reply: Reply) -> None:
             if not replied.done():  # it is cancelled before its task is, and so before the job
                 replied.set_result(reply)
 
-        job = inference.begin(exchange, body, reply_to)
+        job = inference.begin(exchange, body, done)
         try:
             return await replied
         except asyncio.CancelledError:
@@ -90,6 +110,7 @@ class Services:
     executor: Executor
     metrics: Metrics
     started_monotonic_s: float
+    switch: Switch
     stopping: threading.Event = field(default_factory=threading.Event)
 
 

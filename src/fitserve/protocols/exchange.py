@@ -7,9 +7,13 @@ import os
 import re
 import time
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 from fitserve.errors import BodyTooLargeError
+from fitserve.protocols.paths import DEFAULT_MODEL, NO_PARAMETERS, ref_of
+
+if TYPE_CHECKING:
+    from fitserve.types import ModelRef
 
 Scope: TypeAlias = MutableMapping[str, Any]
 Message: TypeAlias = MutableMapping[str, Any]
@@ -58,7 +62,8 @@ class Exchange:
         method: of the request.
         path: of the request, decoded.
         headers: of the request, names in lower case; the last of those that came twice.
-        route: the path of the route of ours that it asks, or :data:`OTHER_ROUTE`.
+        route: the path of the route of ours that it asks, with the names of its parameters, or :data:`OTHER_ROUTE`.
+        ref: the model and version that its path names.
         model_version: the version that answers: the one that served when the request came, until a
             lease says which it is. It is written into the header and the access line.
         model_name: the same of its name.
@@ -68,16 +73,19 @@ class Exchange:
     """
 
     __slots__ = (
-        "headers", "method", "model_name", "model_version", "path", "problem", "request_id", "route",
+        "headers", "method", "model_name", "model_version", "path", "problem", "ref", "request_id", "route",
         "started_s", "status", "took_ms",
     )  # fmt: skip
 
-    def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], route: str) -> None:
+    def __init__(
+        self, method: str, path: str, headers: Mapping[bytes, bytes], route: str, ref: ModelRef = DEFAULT_MODEL
+    ) -> None:
         self.started_s = time.perf_counter()
         self.method = method
         self.path = path
         self.headers = headers
         self.route = route
+        self.ref = ref
         self.model_name = ""
         self.model_version = NO_VERSION
         self.problem: str | None = None
@@ -102,15 +110,27 @@ class Exchange:
 
 
 class AsgiExchange(Exchange):
-    """One that came through ASGI."""
+    """One that came through ASGI.
 
-    __slots__ = ("_send", "receive", "scope")
+    Attributes:
+        parameters: of its path, by name; ``ref`` is made of them.
+    """
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, route: str) -> None:
+    __slots__ = ("_send", "parameters", "receive", "scope")
+
+    def __init__(
+        self, scope: Scope, receive: Receive, send: Send, route: str, parameters: Mapping[str, str] = NO_PARAMETERS
+    ) -> None:
         super().__init__(scope["method"], scope["path"], dict(scope["headers"]), route)
+        self.take(parameters)
         self.scope = scope
         self.receive = receive
         self._send = send
+
+    def take(self, parameters: Mapping[str, str]) -> None:
+        """Note the parameters of the path."""
+        self.parameters = parameters
+        self.ref = ref_of(parameters)
 
     async def read_body(self, limit_bytes: int) -> bytes:
         """Read the whole body.

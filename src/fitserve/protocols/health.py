@@ -32,11 +32,10 @@ PROTOCOL = Protocol(name="health", routes=_routes)
 
 
 async def health(services: Services, _: AsgiExchange) -> Reply:
-    """Liveness: answers as long as the process can, whatever the state of its model."""
+    """Liveness: answers as long as the process can, whatever the state of its models."""
     current = services.catalog.current
-    is_healthy = current is not None and current.trial.has_answered
     body = {
-        "status": "healthy" if is_healthy else "degraded",
+        "status": "healthy" if _wanting(services) is None else "degraded",
         "model_loaded": current is not None,
         "model_version": current.version if current else None,
         "uptime_seconds": round(time.monotonic() - services.started_monotonic_s, 3),
@@ -46,18 +45,30 @@ async def health(services: Services, _: AsgiExchange) -> Reply:
 
 
 async def ready(services: Services, _: AsgiExchange) -> Reply:
-    """Readiness: a model is loaded and has answered a row, and the server is not about to stop."""
+    """Readiness: of every model a version serves that has answered a row, and the server is not about to stop."""
     if services.stopping.is_set():
         msg = "the server is about to stop"
         raise ModelNotReadyError(msg)
-    current = services.catalog.current
-    if current is None:
-        msg = "no model is loaded yet"
-        raise ModelNotReadyError(msg)
-    if not current.trial.has_answered:
-        msg = f"the model has not answered a row yet: {current.trial.failure}"
-        raise ModelNotReadyError(msg)
+    wanting = _wanting(services)
+    if wanting is not None:
+        raise ModelNotReadyError(wanting)
     return _status("ready")
+
+
+def _wanting(services: Services) -> str | None:
+    """What is wanting before all that should answer does, or None."""
+    catalog = services.catalog
+    if catalog.current is None:
+        return "no model is loaded yet"
+    models = catalog.assignment.models
+    for model in models.values():
+        loaded = catalog.loaded(model.name, model.serving)
+        which = "the model" if len(models) == 1 else f"the model {model.name}"
+        if loaded is None:
+            return f"{which} has a version {model.serving} that is not loaded yet"
+        if not loaded.trial.has_answered:
+            return f"{which} has not answered a row yet: {loaded.trial.failure}"
+    return None
 
 
 async def started(services: Services, _: AsgiExchange) -> Reply:

@@ -35,16 +35,17 @@ async def metrics(services: Services, executor: Executor, exchange: AsgiExchange
 
 
 def note_models(services: Services) -> None:
-    """Tell the metrics which model is loaded now. On the event loop."""
-    current = services.catalog.current
-    labels = current and {
-        "model": current.name,
-        "version": current.version,
-        "format": current.format,
-        "digest": f"sha256:{current.digest}",
-        "model_type": current.model.facts.model_type,
-    }
-    services.metrics.models([labels] if labels else [])
+    """Tell the metrics which versions are in memory now. On the event loop."""
+    services.metrics.models(
+        {
+            "model": loaded.name,
+            "version": loaded.version,
+            "format": loaded.format,
+            "digest": f"sha256:{loaded.digest}",
+            "model_type": loaded.model.facts.model_type,
+        }
+        for loaded in services.catalog.in_memory()
+    )
 
 
 def prefers_openmetrics(accept: bytes) -> bool:

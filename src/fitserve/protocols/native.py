@@ -1,4 +1,4 @@
-"""fitserve's own API: /predict, /predict/batch, /model/info."""
+"""fitserve's own API: /predict, /predict/batch, the same of each model and version, and /model/info."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from fitserve.protocols.answers import asked_outputs, values_of
 from fitserve.protocols.base import Inference, Protocol, Route, waits_for
 from fitserve.protocols.exchange import Reply
 from fitserve.protocols.json_body import decode_json, require_json
+from fitserve.protocols.paths import narrowed
 from fitserve.protocols.problems import problem
 from fitserve.signature import count, count_rows, describe
 from fitserve.store.describe import describe_model
@@ -33,21 +34,33 @@ if TYPE_CHECKING:
 def _routes(services: Services) -> list[Route]:
     limit = services.settings.max_batch_size
     describe_batch = partial(native_operations.describe_batch, limit)
+    kinds = (
+        ("/predict", _begin_one, native_operations.describe_predict),
+        ("/predict/batch", _begin_batch, describe_batch),
+    )
+    places = ("", "/models/{name}", "/models/{name}/versions/{version}")
     return [
-        _inference_route(services, "/predict", _begin_one, native_operations.describe_predict),
-        _inference_route(services, "/predict/batch", _begin_batch, describe_batch),
+        *(
+            _inference_route(services, place + path, begin, operation)
+            for place in places
+            for path, begin, operation in kinds
+        ),
         Route("GET", "/model/info", partial(model_info, services), native_operations.describe_info),
     ]
 
 
 def _inference_route(services: Services, path: str, begin: Callable[..., Job], operation: Operation) -> Route:
     inference = Inference(partial(require_json, services.settings.cors_origins), partial(begin, services))
-    return Route("POST", path, waits_for(inference, services.settings.max_body_bytes), operation, inference)
+    handler = waits_for(inference, services.settings.max_body_bytes, partial(_load, services))
+    return Route("POST", path, handler, operation, inference)
 
 
 PROTOCOL = Protocol(name="native", routes=_routes)
 
-_DEFAULT = ModelRef()
+
+async def _load(services: Services, ref: ModelRef) -> None:
+    await services.switch.load(ref)
+
 
 _X_CACHE: dict[bool | None, tuple[tuple[bytes, bytes], ...]] = {
     None: (), True: ((b"x-cache", b"hit"),), False: ((b"x-cache", b"miss"),),
@@ -57,8 +70,8 @@ _X_CACHE: dict[bool | None, tuple[tuple[bytes, bytes], ...]] = {
 
 def _begin_one(services: Services, exchange: Exchange, body: bytes, done: Callable[[Reply], None]) -> Job:
     """Predict one row, given as a list, as an object by name, or as a list of name and value."""
-    features, ref, names = _members(decode_json(body), "features")
-    answer = _Answer(services, exchange, ref, names, done)
+    features, version, names = _members(decode_json(body), "features")
+    answer = _Answer(services, exchange, version, names, done)
     row = _by_name(features)
     if not answer.asked:
         return services.engine.begin_row(answer.lease, row, answer.finish_row)
@@ -67,8 +80,8 @@ def _begin_one(services: Services, exchange: Exchange, body: bytes, done: Callab
 
 def _begin_batch(services: Services, exchange: Exchange, body: bytes, done: Callable[[Reply], None]) -> Job:
     """Predict many rows in one call of the model, given as rows or as columns by name."""
-    instances, ref, names = _members(decode_json(body), "instances")
-    answer = _Answer(services, exchange, ref, names, done)
+    instances, version, names = _members(decode_json(body), "instances")
+    answer = _Answer(services, exchange, version, names, done)
     _check_size(instances, services.settings.max_batch_size)
     return services.engine.begin(answer.lease, instances, answer.asked or (), 0, answer.finish_batch)
 
@@ -82,11 +95,11 @@ class _Answer:
         self,
         services: Services,
         exchange: Exchange,
-        ref: ModelRef,
+        version: str | None,
         names: list[Any] | None,
         done: Callable[[Reply], None],
     ) -> None:
-        self.lease = lease = services.engine.lease(ref)
+        self.lease = lease = services.engine.lease(_ref(exchange, version))
         exchange.model_name, exchange.model_version = lease.name, lease.version
         self.asked = None if names is None else _asked(lease.model.signature, names)
         self._services = services
@@ -172,12 +185,22 @@ async def model_info(services: Services, exchange: Exchange) -> Reply:
     return Reply(orjson.dumps(describe_model(loaded)))
 
 
-def _members(document: Any, wanted: str) -> tuple[Any, ModelRef, list[str] | None]:
+def _ref(exchange: Exchange, version: str | None) -> ModelRef:
+    """What the path and the body of a request ask for."""
+    if version is None:
+        return exchange.ref
+    found = narrowed(exchange.ref, version)
+    if found is None:
+        raise InvalidInputError([InputIssue("the version of the path, or none, in 'model_version'", "another one")])
+    return found
+
+
+def _members(document: Any, wanted: str) -> tuple[Any, str | None, list[str] | None]:
     """Take ``wanted``, ``model_version`` and ``outputs`` out of the body, and nothing else may be there."""
     if not isinstance(document, dict):
         raise InvalidInputError([InputIssue(f"an object with {wanted!r}", describe(document))])
     if len(document) == 1 and wanted in document:
-        return document[wanted], _DEFAULT, None
+        return document[wanted], None, None
     known = (wanted, "model_version", "outputs")
     issues = [
         InputIssue(
@@ -196,7 +219,7 @@ def _members(document: Any, wanted: str) -> tuple[Any, ModelRef, list[str] | Non
         issues.append(InputIssue("a list of names or null in 'outputs'", describe(names)))
     if issues:
         raise InvalidInputError(issues)
-    return document[wanted], ModelRef(version), names
+    return document[wanted], version, names
 
 
 def _asked(signature: Signature, names: list[Any] | None) -> tuple[OutputName, ...] | None:

@@ -153,9 +153,9 @@ _OPTIMIZATION = openapi.Component(
 )
 
 
-def describe_info(_: LoadedModel | None) -> dict[str, Any]:
-    """``GET /model/info``."""
-    reply = {
+INFO = openapi.Component(
+    "ModelInfo",
+    {
         "type": "object",
         "properties": {
             "name": _TEXT,
@@ -179,6 +179,11 @@ def describe_info(_: LoadedModel | None) -> dict[str, Any]:
         "required": [
             "name", "version", "model_type", "loaded_at", "uptime_seconds", "digest", "features", "outputs", "classes",
         ],
-    }  # fmt: skip
-    component = openapi.Component("ModelInfo", reply)
-    return openapi.operation("model_info", "Model", "What serves", component, errors=(500, 503))
+    },
+)  # fmt: skip
+"""What is told of a version that is in memory."""
+
+
+def describe_info(_: LoadedModel | None) -> dict[str, Any]:
+    """``GET /model/info``."""
+    return openapi.operation("model_info", "Model", "What serves", INFO, errors=(500, 503))

@@ -79,10 +79,13 @@ async def answer(exchange: AsgiExchange, handler: Handler, *, is_debug: bool) ->
         return problem(exc, exchange, is_debug=is_debug)
 
 
-def problem(exc: BaseException, exchange: Exchange, *, is_debug: bool) -> Reply:
+def problem(
+    exc: BaseException, exchange: Exchange, *, is_debug: bool, operation: dict[str, Any] | None = None
+) -> Reply:
     """Answer an error: the caller's own mistake in full, a fault of the server without its details.
 
     A fault is logged here with its traceback; its text, which may hold values, only if ``is_debug``.
+    ``operation`` is the one that failed, as JSON, where one did.
     """
     for kind in type(exc).__mro__:
         if kind in STATUS:
@@ -98,7 +101,7 @@ def problem(exc: BaseException, exchange: Exchange, *, is_debug: bool) -> Reply:
         detail = str(exc)
     issues = exc.issues if isinstance(exc, InvalidInputError) else None
     headers = ((b"retry-after", b"1"),) if status == 503 else ()  # noqa: PLR2004
-    return problem_reply(status, title, detail, exchange, issues=issues, headers=headers)
+    return problem_reply(status, title, detail, exchange, issues=issues, headers=headers, operation=operation)
 
 
 def problem_reply(
@@ -109,6 +112,7 @@ def problem_reply(
     *,
     issues: tuple[InputIssue, ...] | None = None,
     headers: tuple[tuple[bytes, bytes], ...] = (),
+    operation: dict[str, Any] | None = None,
 ) -> Reply:
     """Build the error body; at most ``MAX_PROBLEM_BYTES`` long, whatever was sent."""
     detail = clip(detail, 1000)
@@ -126,9 +130,14 @@ def problem_reply(
     }
     if issues is not None:
         body["errors"] = [_issue(issue) for issue in issues]
+    droppable = body.get("errors", [])
+    if operation is not None:
+        # Those that failed come first: they tell most, and the last ones are left out.
+        droppable = sorted(operation["workers"], key=lambda worker: worker["error"] is None)
+        body["operation"] = {**operation, "workers": droppable}
     encoded = _encode(body)
-    while len(encoded) > MAX_PROBLEM_BYTES and body.get("errors"):
-        body["errors"].pop()
+    while len(encoded) > MAX_PROBLEM_BYTES and droppable:
+        droppable.pop()
         encoded = _encode(body)
     return Reply(encoded, status, PROBLEM_JSON, headers)
 

@@ -12,10 +12,11 @@ from starlette.responses import Response
 
 from fitserve.errors import ForbiddenError, InputIssue, InvalidInputError, clip
 from fitserve.protocols.exchange import EXCHANGE_KEY, AsgiExchange, Exchange, Reply
+from fitserve.protocols.paths import parameters_of
 from fitserve.protocols.problems import answer, http_problem, problem
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
 
     from starlette.datastructures import Headers
     from starlette.requests import Request
@@ -25,17 +26,20 @@ if TYPE_CHECKING:
 
 
 class RoutedHandler:
-    """A handler of ours as an endpoint of the router: the same answer by the longer way."""
+    """The handlers of one path, by method, as an endpoint of the router: the same answers by the longer way."""
 
-    def __init__(self, handler: Handler, *, is_debug: bool) -> None:
-        self._handler = handler
+    def __init__(self, path: str, handlers: Mapping[str, Handler], *, is_debug: bool) -> None:
+        self._handlers = handlers
+        self._parameters = parameters_of(path)
         self._is_debug = is_debug
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer through ``receive`` and ``send``, which a middleware of the owner's may have wrapped."""
         exchange: AsgiExchange = scope[EXCHANGE_KEY]
         exchange.receive = receive
-        await exchange.reply(await answer(exchange, self._handler, is_debug=self._is_debug), send)
+        if self._parameters:  # a mount above may have some too, by the same names
+            exchange.take({name: scope["path_params"][name] for name in self._parameters})
+        await exchange.reply(await answer(exchange, self._handlers[scope["method"]], is_debug=self._is_debug), send)
 
 
 class Cors(CORSMiddleware):

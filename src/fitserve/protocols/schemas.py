@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any
 
-from fitserve.protocols.openapi import Component, Schema, object_of
+from fitserve.protocols.openapi import Component, Schema, class_name, object_of
 from fitserve.signature import Field, Kind, Label, Signature
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def field_schema(field: Field, place: int = 0) -> Schema:
     if field.is_closed and field.categories is not None:
         known = one_of(field.categories)
         if "enum" in known:
-            known = Component(_class_name(field.name) or f"Category{place}", known)
+            known = Component(class_name(field.name) or f"Category{place}", known)
         return _or_null(known) if field.is_nullable else known
     if field.kind == "datetime":
         # An offset may be left out, which these formats do not allow: the description says so.
@@ -45,7 +45,9 @@ def field_schema(field: Field, place: int = 0) -> Schema:
     if field.categories:
         return {**schema, "examples": list(field.categories[:_MOST_EXAMPLES])}
     # The longest of them, which a table of hundreds of columns has in each: once is enough.
-    return Component(_NUMBER_NAMES[field.kind] + "OrNull" * field.is_nullable, schema) if "number" in types else schema
+    if "number" not in types:
+        return schema
+    return Component(_NUMBER_NAMES[field.kind] + "OrNull" * field.is_nullable, schema, is_common=True)
 
 
 def row_schemas(signature: Signature) -> dict[str, Schema]:
@@ -183,13 +185,6 @@ def _object_with_class(properties: dict[str, Schema]) -> Schema:
 def _letters(text: str) -> str:
     """What all identifiers made of a text have in common."""
     return re.sub(r"[\W_]+", "", text).lower()
-
-
-def _class_name(name: str) -> str:
-    """A name of a component, as a class is called; empty if it has no letters of ours."""
-    words = re.findall(r"[A-Za-z0-9]+", name)
-    made = "".join(word[0].upper() + word[1:] for word in words)
-    return made if made[:1].isalpha() else ""
 
 
 def _by_label(names: tuple[str, ...]) -> Schema:

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, TypeAlias
+from urllib.parse import unquote
 
 import httptools
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from fitserve.protocols.base import Inference
+    from fitserve.types import ModelRef
 
-Hot: TypeAlias = "tuple[str, Inference]"
-"""The path of a route, and who answers it."""
+Hot: TypeAlias = "tuple[str, Inference, ModelRef]"
+"""The path of a route, who answers it, and the model that the request's own path names."""
 
 MAX_HEADS = 1024
 MAX_HEAD_BYTES = 2048
@@ -27,7 +29,8 @@ MAX_HEADERS = 40
 """A head with more goes the longer way: of 2 KiB of the shortest ones, a dictionary takes 30 KiB."""
 
 _DIGITS = re.compile(rb"[0-9]{1,10}")
-_PLAIN_PATH = re.compile(rb"/[A-Za-z0-9/_.~-]*")
+_PLAIN_PATH = re.compile(r"/[A-Za-z0-9/_.~+@-]*")
+"""What a path may be, once decoded: names of models, versions and aliases have no other characters."""
 
 _COLD = frozenset({b"transfer-encoding", b"expect", b"upgrade", b"origin", b"trailer"})
 """Headers that ask for more than a reply to a whole body: such a request goes the longer way."""
@@ -43,17 +46,18 @@ class Head:
         n_body: how many bytes of body follow.
         route: its path as the application has it.
         inference: who answers.
+        ref: the model that it names.
         is_admitted: it has let a request with this head pass; it lets every other one, for it knows no more of them.
     """
 
-    __slots__ = ("headers", "inference", "is_admitted", "method", "n_body", "path", "route")
+    __slots__ = ("headers", "inference", "is_admitted", "method", "n_body", "path", "ref", "route")
 
     def __init__(self, method: str, path: str, headers: Mapping[bytes, bytes], n_body: int, hot: Hot) -> None:
         self.method = method
         self.path = path
         self.headers = headers
         self.n_body = n_body
-        self.route, self.inference = hot
+        self.route, self.inference, self.ref = hot
         self.is_admitted = False
 
 
@@ -64,12 +68,12 @@ class Heads:
         known: by their bytes, with the empty line that ends them; None where one goes the longer way.
 
     Args:
-        hot: the routes and who answers them, by method and path.
+        find_hot: tells of a method and a path whose route they are, if it is one of those answered at once.
         max_body_bytes: a request that announces more goes the longer way, to be refused.
     """
 
-    def __init__(self, hot: Mapping[tuple[str, str], Hot], max_body_bytes: int) -> None:
-        self._hot = hot
+    def __init__(self, find_hot: Callable[[tuple[str, str]], Hot | None], max_body_bytes: int) -> None:
+        self._find_hot = find_hot
         self._max_body_bytes = max_body_bytes
         self.known: dict[bytes, Head | None] = {}
 
@@ -96,10 +100,11 @@ class Heads:
             return None
         headers, url = listener.headers, listener.url
         length = headers.get(b"content-length")
-        if length is None or not _DIGITS.fullmatch(length) or not _PLAIN_PATH.fullmatch(url) or _COLD & headers.keys():
+        path = unquote(url.decode("latin-1"))  # as uvicorn does, which tells the longer way of it
+        if length is None or not _DIGITS.fullmatch(length) or not _PLAIN_PATH.fullmatch(path) or _COLD & headers.keys():
             return None
-        method, path = parser.get_method().decode(), url.decode()
-        hot = self._hot.get((method, path))
+        method = parser.get_method().decode()
+        hot = self._find_hot((method, path))
         if hot is None or int(length) > self._max_body_bytes or len(headers) > MAX_HEADERS:
             return None
         return Head(method, path, headers, int(length), hot)

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, Final
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from fitserve.errors import ModelNotReadyError
+from fitserve.errors import ModelNotReadyError, VersionNotLoadedError
 from fitserve.protocols.base import caught
 from fitserve.protocols.exchange import Exchange
+from fitserve.protocols.paths import DEFAULT_MODEL
 from fitserve.protocols.problems import STOPPING, problem
 from fitserve.server.accept import ServingState
 
@@ -90,8 +91,10 @@ class HttpProtocol(HttpToolsProtocol):
                     ends = end + head.n_body
                     if len(data) > ends:
                         self._hold(data[ends:])
-                    self._begin(short, head, data[end:ends])
-                    return
+                    if self._begin(short, head, data[end:ends]):
+                        return
+                    self._held.clear()
+                    self.flow.resume_reading()
         super().data_received(data)
 
     def _is_free(self) -> bool:
@@ -128,9 +131,11 @@ class HttpProtocol(HttpToolsProtocol):
 
     # ── the short way ───────────────────────────────────────────────────────────────
 
-    def _begin(self, short: ShortWay, head: Head, body: bytes) -> None:
-        self._exchange = exchange = Exchange(head.method, head.path, head.headers, head.route)
-        current = short.catalog.current
+    def _begin(self, short: ShortWay, head: Head, body: bytes) -> bool:
+        """Answer a request, now or later; False if it has to wait for its version to be loaded, the longer way."""
+        ref = head.ref
+        self._exchange = exchange = Exchange(head.method, head.path, head.headers, head.route, ref)
+        current = short.catalog.current if ref is DEFAULT_MODEL else None
         if current is not None:
             exchange.model_name, exchange.model_version = current.name, current.version
         short.metrics.in_flight(1)
@@ -139,13 +144,18 @@ class HttpProtocol(HttpToolsProtocol):
                 head.inference.admit(exchange)
                 head.is_admitted = True
             job = head.inference.begin(exchange, body, self._reply)
+        except VersionNotLoadedError:
+            short.metrics.in_flight(-1)
+            self._exchange = None
+            return False
         except BaseException as exc:
             if not caught(exc):
                 raise
             self._reply(problem(exc, exchange, is_debug=short.is_debug))
-            return
+            return True
         if self._exchange is exchange:  # it was not answered at once
             self._job = job
+        return True
 
     def _reply(self, reply: Reply) -> None:
         """Write the reply, and go on with what came meanwhile."""
