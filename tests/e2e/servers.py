@@ -93,15 +93,15 @@ def stop(process: subprocess.Popen) -> int:
 
 
 def children(pid: int) -> list[int]:
-    """The worker processes of a supervisor: its children but for those that try models and track resources."""
+    """The worker processes of a supervisor: its children but for those that load or try models, and track resources."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
-                command = (entry / "cmdline").read_text()
+                command = (entry / "cmdline").read_text() + (entry / "comm").read_text()
             except OSError:
                 continue
-            if parent == pid and not re.search(r"resource_tracker|confine/template\.py", command):
+            if parent == pid and not re.search(r"resource_tracker|confine/template\.py|fitserve-nurser", command):
                 found.append(int(entry.name))
     return sorted(found)

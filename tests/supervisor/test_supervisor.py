@@ -28,7 +28,7 @@ def test_a_killed_worker_is_replaced_and_the_service_goes_on(models, tmp_path):
         servers.wait_until(lambda: client.get("/ready", headers={"Connection": "close"}).status_code == 200, 30)
 
         assert len(first) == 2
-        assert "a worker ended with exit code -9" in log.read_text()
+        assert "is gone: it was ended by signal 9" in log.read_text()
 
 
 def test_sighup_replaces_every_worker_with_the_changed_file(models, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
@@ -37,14 +38,16 @@ def run(
     """Serve a model file over HTTP."""
     try:
         settings, _ = read_settings({"model_path": path, **flags})
-        serve_forever(settings, shows_card=sys.stdout.isatty() and not quiet)
+        code = serve_forever(settings, shows_card=sys.stdout.isatty() and not quiet)
     except FitserveError as exc:
         raise refuse(exc) from None
+    if code:
+        raise typer.Exit(code)
 
 
 def serve_forever(
     settings: Settings, *, shows_card: bool, is_watching: bool = False, removes: tuple[Path, ...] = ()
-) -> None:
+) -> int:
     """Serve ``settings.model_path`` until a signal stops it.
 
     Args:
@@ -52,6 +55,9 @@ def serve_forever(
         shows_card: print what the model takes and gives, and where it answers, to standard output.
         is_watching: reload when the file changes; then one process serves, whatever ``workers`` says.
         removes: folders that go with the server; its own process may not remove them once it is confined.
+
+    Returns:
+        The exit code.
 
     Raises:
         ArtifactError: the model cannot be served.
@@ -64,9 +70,9 @@ def serve_forever(
         raise ArtifactError(msg)
     listener = listen(settings)
     if settings.workers > 1 and not is_watching:
-        _serve_with_workers(settings, listener, shows_card=shows_card)
-    else:
-        _serve_here(settings, listener, shows_card=shows_card, is_watching=is_watching, removes=removes)
+        return _serve_with_workers(settings, listener, shows_card=shows_card)
+    _serve_here(settings, listener, shows_card=shows_card, is_watching=is_watching, removes=removes)
+    return 0
 
 
 def _serve_here(
@@ -88,24 +94,14 @@ def _serve_here(
         run_server(server, listener)
 
 
-def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_card: bool) -> None:
-    from fitserve.confine.child import shared_template
-    from fitserve.store.repository import read_artifact
-    from fitserve.store.verify import identity, verifier_of, with_path
+def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_card: bool) -> int:
+    from fitserve.supervisor.notify import Notifier
     from fitserve.supervisor.supervisor import Supervisor
 
-    path = settings.local_path
-    assert path is not None  # serve_forever has looked
     _configure_logging(settings)
-    verifier = verifier_of(settings)
-    try:
-        artifact = read_artifact(path)
-        passed = {identity(artifact): verifier.verify(artifact)}
-    except ArtifactError as exc:
-        raise with_path(exc, path, verifier.policy) from exc
-    del artifact  # the workers read it again: it may be large
-    shared_template().close()
-    Supervisor(settings, listener, passed).run(lambda facts: _tell(facts, listener, shows_card=shows_card))
+    notifier = Notifier(os.environ)
+    supervisor = Supervisor(settings, listener, notifier)
+    return supervisor.run(lambda facts: _tell(facts, listener, shows_card=shows_card))
 
 
 def _configure_logging(settings: Settings) -> None:

@@ -52,7 +52,8 @@ class GivenUpError(ArtifactError):
 class Template:
     """A process that has imported the libraries and forks a child for each task; it has one thread and never predicts.
 
-    Thread-safe. After a fork of this process the copy starts a template of its own when it needs one.
+    Thread-safe. After a fork of this process the copy starts a template of its own when it needs one, unless
+    ``is_shared``.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Template:
         idle_s: float = IDLE_S,
         longest_reply_bytes: int = LONGEST_REPLY_BYTES,
         executes: bool = sys.platform == "darwin",
+        is_shared: bool = False,
     ) -> None:
         """Describe a template; nothing is started.
 
@@ -77,6 +79,7 @@ class Template:
             longest_reply_bytes: a reply that is longer is an error.
             executes: each child is a new program instead of a fork, which costs the imports each
                 time. So on macOS, whose system libraries do not bear a fork.
+            is_shared: copies of this process go on with the same process, which ends when the last of them has.
         """
         bounds = sandbox and {"writable": [str(folder) for folder in sandbox.writable], "connect": sandbox.connect}
         self._options = {
@@ -87,6 +90,7 @@ class Template:
             "executes": executes,
         }
         self._longest_reply_bytes = longest_reply_bytes
+        self._is_shared = is_shared
         self._forget()
         _templates.add(self)
 
@@ -94,6 +98,16 @@ class Template:
         self._lock = threading.Lock()  # the old one may be held by a thread that is not in the copy
         self._control: socket.socket | None = None
         self._end: weakref.finalize[Any, Template] | None = None
+
+    def in_copy(self) -> None:
+        """Be that of a copy of the process, which has just been made."""
+        if self._is_shared:
+            # A task is one message, so that several may send theirs into the same socket.
+            self._lock = threading.Lock()
+            return
+        if self._end is not None:
+            self._end()
+        self._forget()
 
     def start(self) -> None:
         """Start the process, unless it runs. Returns at once: the imports go on beside the caller.
@@ -339,16 +353,20 @@ _shared_lock = threading.Lock()
 
 
 def shared_template(
-    preload: tuple[str, ...] = (), *, sandbox: Sandbox | None = None, removes: tuple[Path, ...] = ()
+    preload: tuple[str, ...] = (),
+    *,
+    sandbox: Sandbox | None = None,
+    removes: tuple[Path, ...] = (),
+    is_shared: bool = False,
 ) -> Template:
     """The one template of this process. The arguments count when it is made, by the first call.
 
-    It ends with this process. After a fork, the copy has one of its own.
+    It ends with this process. After a fork, the copy has one of its own, unless ``is_shared``.
     """
     global _shared  # noqa: PLW0603 - one for each process
     with _shared_lock:
         if _shared is None:
-            _shared = Template(preload, sandbox=sandbox, removes=removes)
+            _shared = Template(preload, sandbox=sandbox, removes=removes, is_shared=is_shared)
         return _shared
 
 
@@ -357,9 +375,7 @@ def _forget_all() -> None:
     global _shared_lock  # noqa: PLW0603 - a thread that is not in the copy may have held it
     _shared_lock = threading.Lock()
     for template in list(_templates):
-        if template._end is not None:  # noqa: SLF001 - of this module
-            template._end()  # noqa: SLF001
-        template._forget()  # noqa: SLF001
+        template.in_copy()
 
 
 os.register_at_fork(after_in_child=_forget_all)

@@ -12,6 +12,8 @@ from typing import Literal, TypeAlias
 Machine: TypeAlias = Literal["x86_64", "aarch64"]
 
 PR_SET_PDEATHSIG = 1
+PR_SET_NAME = 15
+PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 
 
@@ -68,6 +70,16 @@ def prctl(option: int, value: int) -> None:
     if _libc().prctl(ctypes.c_int(option), *rest) == -1:
         error = ctypes.get_errno()
         raise OSError(error, os.strerror(error))
+
+
+def set_name(name: str) -> None:
+    """Name the calling thread, and with it its process in lists of processes; up to 15 bytes of it are kept.
+
+    Raises:
+        OSError: it failed.
+    """
+    buffer = ctypes.create_string_buffer(name.encode())
+    prctl(PR_SET_NAME, ctypes.addressof(buffer))
 
 
 def drop_capabilities(processor: Machine) -> None:

@@ -31,6 +31,8 @@ class Sandbox:
         open_files: how many files and sockets may be open at once.
         may_tighten: entering again may lower the limits, and nothing else: for a process that is confined
             before it knows how much memory its task may take.
+        may_fork: it may make copies of itself, wait for them and send signals, until :func:`end_forking`: for a
+            process that loads a model for others that will serve it. Landlock 6 keeps signals within the copies.
     """
 
     writable: tuple[Path, ...] = ()
@@ -40,6 +42,7 @@ class Sandbox:
     file_bytes: int | None = None
     open_files: int | None = None
     may_tighten: bool = False
+    may_fork: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +147,28 @@ def _tighten(entered: Sandbox, sandbox: Sandbox) -> Confinement:
     return replace(_reached, missing=(*_reached.missing, *missing))
 
 
+def end_forking() -> Confinement | None:
+    """Give up for good what ``may_fork`` has left open; in a copy, or in the process itself. Covers all threads.
+
+    Returns:
+        What is in force now; None if this process has not been confined.
+
+    Raises:
+        RuntimeError: this process may not fork as it is.
+    """
+    global _entered, _reached  # noqa: PLW0603 - a property of the process
+    if _entered is None or _reached is None:
+        return None
+    if not _entered.may_fork:
+        msg = "this process may not fork as it is"
+        raise RuntimeError(msg)
+    _entered = replace(_entered, may_fork=False)
+    if _reached.has_seccomp:
+        has_seccomp, lacks = _seccomp(_entered)  # a second filter: what either refuses is refused
+        _reached = replace(_reached, has_seccomp=has_seccomp, missing=(*_reached.missing, *lacks))
+    return _reached
+
+
 def _landlock(rules: int, abi: int, sandbox: Sandbox) -> tuple[int | None, list[str]]:
     try:
         landlock.restrict(rules, abi)
@@ -179,6 +204,7 @@ def _seccomp(sandbox: Sandbox) -> tuple[bool, list[str]]:
         udp=any(not _is_address(host) for host, _ in sandbox.connect),
         memory_files=sandbox.memory_bytes is None and not sandbox.may_tighten,
         sets_limits=sandbox.may_tighten,
+        forks=sandbox.may_fork,
     )
     try:
         prctl(PR_SET_NO_NEW_PRIVS, 1)

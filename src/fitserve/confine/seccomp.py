@@ -33,6 +33,7 @@ _ALLOW, _ERRNO = 0x7FFF0000, 0x00050000
 _NUMBER, _MACHINE, _ARGUMENTS = 0, 4, 16
 
 _CLONE_THREAD = 0x10000
+_CLONE_OTHERWISE = 0x7E022000  # namespaces of its own, and to be traced
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 _SOCK_STREAM, _SOCK_DGRAM, _SOCK_TYPE = 1, 2, 0xF
 _MSG_FASTOPEN = 0x20000000  # connects within sendmsg, which Landlock has not always seen
@@ -79,7 +80,7 @@ def _refuse(number: int) -> tuple[int, int, int, int]:
     return (_RETURN, 0, 0, _ERRNO | number)
 
 
-def _tests(*, tcp: bool, udp: bool, memory_files: bool, sets_limits: bool) -> dict[str, tuple[_Test, ...]]:
+def _tests(*, tcp: bool, udp: bool, memory_files: bool, sets_limits: bool, forks: bool) -> dict[str, tuple[_Test, ...]]:
     """What the arguments of a call must be. A call that is not here is refused."""
     own = (os.getpid(),)
     tests = {
@@ -104,6 +105,9 @@ def _tests(*, tcp: bool, udp: bool, memory_files: bool, sets_limits: bool) -> di
         tests["connect"] = ()
     if memory_files:
         tests["memfd_create"] = ()
+    if forks:
+        # A copy is under this filter too, and must be able to send itself signals, by a number not known yet.
+        tests |= {"clone": (_Test(0, (0,), mask=_CLONE_OTHERWISE),), "fork": (), "kill": (), "tgkill": ()}
     return tests
 
 
@@ -126,6 +130,7 @@ def make_filter(
     udp: bool = False,
     memory_files: bool = True,
     sets_limits: bool = False,
+    forks: bool = False,
 ) -> Code:
     """The filter for the calling process, whose id it holds.
 
@@ -136,9 +141,10 @@ def make_filter(
         udp: of datagrams too; needed to look names up.
         memory_files: files in memory may be made. They do not count as address space.
         sets_limits: the process may still lower its limits.
+        forks: it may make copies of itself, and send signals.
     """
     numbers = calls.conditional(machine)
-    tests = _tests(tcp=tcp, udp=udp, memory_files=memory_files, sets_limits=sets_limits)
+    tests = _tests(tcp=tcp, udp=udp, memory_files=memory_files, sets_limits=sets_limits, forks=forks)
     code: Code = [
         (_LOAD, 0, 0, _MACHINE),
         (_IF_EQUAL, 1, 0, _ARCHITECTURE[machine]),
@@ -148,6 +154,8 @@ def make_filter(
     for name in ("clone3", "io_uring_setup"):  # libc and libuv take the older ways
         code += [(_IF_EQUAL, 0, 1, numbers[name]), _refuse(errno.ENOSYS)]
     for name, conditions in tests.items():
+        if name not in numbers:  # this machine has no such call
+            continue
         block = [step for test in conditions for step in test.code()] + [(_RETURN, 0, 0, _ALLOW)]
         code += [(_IF_EQUAL, 0, len(block), numbers[name]), *block]
     for first, last in _ranges(set(calls.allowed(machine, changes_folders=changes_folders).values())):

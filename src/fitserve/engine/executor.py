@@ -22,10 +22,15 @@ class Executor:
     The threads are daemons, unlike those of :mod:`concurrent.futures`: a model that never
     returns must not keep the process from ending. They start with the first call, so an
     application may be built before a fork.
+
+    Attributes:
+        n_threads: how many there are.
+        on_start: called by each thread when it begins.
     """
 
     def __init__(self, n_threads: int) -> None:
         self.n_threads = n_threads
+        self.on_start: Callable[[], None] = lambda: None
         self._calls: SimpleQueue[tuple[asyncio.AbstractEventLoop, Callable[[], Any], Callable[[Any, Any], None]]] = (
             SimpleQueue()
         )
@@ -56,6 +61,7 @@ class Executor:
         return await future
 
     def _work(self) -> None:
+        self.on_start()
         while True:
             loop, call, done = self._calls.get()
             result, error = None, None

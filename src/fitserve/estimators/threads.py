@@ -7,8 +7,12 @@ of sixty-four they start sixty-four threads, which then wait for each other.
 from __future__ import annotations
 
 import os
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
 
 CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 """Source: https://docs.kernel.org/admin-guide/cgroup-v2.html"""
@@ -70,3 +74,62 @@ def bound_jobs(jobs: list[tuple[Any, int]], n_jobs: int) -> None:
     """
     for part, wanted in jobs:
         part.__dict__["n_jobs"] = n_jobs if wanted < 0 else min(wanted, n_jobs)
+
+
+_postponed: list[tuple[weakref.ref[Any], int]] | None = None
+
+
+def one_thread_before_forks(environ: MutableMapping[str, str]) -> dict[str, str]:
+    """Let nothing in this process start threads, because copies of it are to be made: they would not be in the copies.
+
+    Args:
+        environ: what the libraries will read when they are loaded; none has been.
+
+    Returns:
+        What the operator had set there, for :func:`begin_threads`.
+    """
+    global _postponed  # noqa: PLW0603 - a property of the process
+    _postponed = []
+    kept = {name: environ[name] for name in POOLS if name in environ}
+    environ.update(dict.fromkeys(POOLS, "1"))
+    return kept
+
+
+def postpone_jobs(jobs: list[tuple[Any, int]]) -> bool:
+    """Let parts that are slow enough for threads have them after the fork; False if this process may start them now."""
+    if _postponed is not None:
+        _postponed.extend((weakref.ref(part), wanted) for part, wanted in jobs)
+    return _postponed is not None
+
+
+def begin_threads(n_threads: int, kept: Mapping[str, str]) -> None:
+    """In a copy that may start threads: let the libraries use so many, those that are loaded already too.
+
+    BLAS has one number for the process. OpenMP has one for each thread, see :func:`openmp_threads_here`.
+
+    Args:
+        n_threads: for those whose number the operator has not set.
+        kept: what the operator has set, as :func:`one_thread_before_forks` returned it.
+    """
+    global _postponed  # noqa: PLW0603 - a property of the process
+    from threadpoolctl import ThreadpoolController
+
+    os.environ.update(dict.fromkeys(POOLS, str(n_threads)) | dict(kept))
+    n_blas = kept.get("OPENBLAS_NUM_THREADS", kept.get("OMP_NUM_THREADS", str(n_threads)))
+    if n_blas != "1" and n_blas.isdecimal():
+        ThreadpoolController().select(user_api="blas").limit(limits=int(n_blas))
+    jobs = [(part, wanted) for ref, wanted in _postponed or () if (part := ref()) is not None]
+    _postponed = None
+    bound_jobs(jobs, n_threads)
+
+
+def openmp_threads_here() -> None:
+    """Let OpenMP use as many threads for calls of the calling thread as the environment says now.
+
+    It was read when the library was loaded, before the fork.
+    """
+    from threadpoolctl import ThreadpoolController
+
+    wanted = os.environ.get("OMP_NUM_THREADS", "")
+    if wanted.isdecimal():
+        ThreadpoolController().select(user_api="openmp").limit(limits=int(wanted))

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ArtifactError, FitserveError, clip
 from fitserve.estimators.model import EstimatorModel
-from fitserve.estimators.threads import bound_jobs, jobs_of, usable_cpus
+from fitserve.estimators.threads import bound_jobs, jobs_of, postpone_jobs, usable_cpus
 from fitserve.formats import identify
 from fitserve.formats.base import hooks_of
 from fitserve.store.catalog import LoadedModel
@@ -95,7 +95,8 @@ def _tried(model: Model) -> tuple[Cost, Trial]:
         return try_model(model)
     bound_jobs(jobs, 1)
     cost, trial = try_model(model)
-    if (n_cpus := usable_cpus()) > 1 and trial.has_answered and cost.expected_s(TRIAL_ROWS) > THREADS_FROM_S:
+    is_slow = trial.has_answered and cost.expected_s(TRIAL_ROWS) > THREADS_FROM_S
+    if is_slow and not postpone_jobs(jobs) and (n_cpus := usable_cpus()) > 1:
         bound_jobs(jobs, n_cpus)
         return try_model(model)
     return cost, trial

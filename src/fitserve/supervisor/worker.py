@@ -1,90 +1,95 @@
-"""A worker process: loads the model, tells the supervisor, serves until it is told to stop."""
+"""A worker: what a nursery has loaded, confined, and serving until it is told to stop."""
 
 from __future__ import annotations
 
+import gc
+import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
-
-import orjson
+from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import FitserveError
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping
-    from multiprocessing.connection import Connection
-    from pathlib import Path
+    from collections.abc import Callable
 
-    from fitserve.settings import Settings
+    from fitserve.supervisor.channel import Channel
+    from fitserve.supervisor.nursery import Loaded
 
-Reports: TypeAlias = "Mapping[str, Mapping[str, Any]]"
-"""What trying model files in a confined child has shown, by :func:`fitserve.store.verify.identity`."""
+logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Orders:
-    """What a worker is told besides the settings.
+def run_worker(loaded: Loaded, number: int, supervisor: Channel, listener: socket.socket) -> int:
+    """Serve on a socket that the supervisor owns, and say ``ready`` once connections are taken.
 
-    Attributes:
-        passed: reports of the supervisor, so that not every worker tries the same file again.
-        must_answer: a model that has not answered a test row counts as failed: the one before did.
-        metrics_folder: where all workers leave their metrics, if there is a place for it.
+    Called in a copy of the nursery, or in the nursery itself.
+
+    Returns:
+        The exit code.
     """
-
-    passed: Reports
-    must_answer: bool
-    metrics_folder: Path | None
-
-
-def run_worker(settings: Settings, listener: socket.socket, supervisor: Connection, orders: Orders) -> None:
-    """Serve on a socket that the supervisor owns. Says ``["ready", facts]`` or ``["failed", why]`` once."""
-    from fitserve.observe.logs import choose_format, configure_logging
-    from fitserve.server.confined import confined
-
-    # Ctrl-C reaches the whole process group: the supervisor decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
-    writable = [folder for folder in (orders.metrics_folder,) if folder is not None and folder.is_dir()]
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # until it serves
     try:
-        with confined(settings, writable=tuple(writable)):
-            _serve(settings, listener, supervisor, orders)
+        _become_oneself(loaded, number)
+        _serve(loaded, supervisor, listener)
     except FitserveError as exc:
-        _say(supervisor, "failed", str(exc))
+        logger.error("%s", exc)  # noqa: TRY400 - an operator's mistake has no trace
+        return 1
+    return 0
 
 
-def _serve(settings: Settings, listener: socket.socket, supervisor: Connection, orders: Orders) -> None:
-    from fitserve.app import FitserveApp
-    from fitserve.server.listen import make_server, run_server
-    from fitserve.store.describe import describe_model, example_request
+def _become_oneself(loaded: Loaded, number: int) -> None:
+    """Renew what copies must not share, be confined for good, and begin to use threads. In this order."""
+    from fitserve.estimators.threads import begin_threads, openmp_threads_here, usable_cpus
+    from fitserve.server.confined import confine_worker
+    from fitserve.supervisor.nursery import name_process
 
-    app = FitserveApp(
-        settings,
-        settings.local_path,
-        is_standalone=True,
-        passed=orders.passed,
-        metrics_folder=orders.metrics_folder,
-    )
-    loaded = app.services.lifecycle.start()
-    if orders.must_answer and not loaded.trial.has_answered:
-        _say(supervisor, "failed", f"the new model is not served: {loaded.trial.failure}")
-        return
-    server = make_server(app, settings)
-    threading.Thread(target=_stop_with_supervisor, args=(supervisor,), daemon=True).start()
-    _say(supervisor, "ready", {**describe_model(loaded), "example": example_request(loaded)})
+    name_process("fitserve-worker")
+    if loaded.scratch is not None:
+        folder = loaded.scratch / f"worker-{number}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
+    if "numpy.random" in sys.modules:
+        import numpy as np
+
+        np.random.seed()  # noqa: NPY002 - the one generator that models of scikit-learn may share
+    confine_worker(loaded.settings)
+    begin_threads(max(1, usable_cpus() // loaded.settings.workers), loaded.pools)
+    loaded.app.services.executor.on_start = openmp_threads_here
+
+
+def _serve(loaded: Loaded, supervisor: Channel, listener: socket.socket) -> None:
+    from fitserve.server.serve import make_server, run_server
+
+    app = loaded.app
+    threading.Thread(target=_stop_with_supervisor, args=(supervisor,), daemon=True, name="fitserve-supervisor").start()
+    fleet = app.services.lifecycle.fleet
+    fleet.join()
+    server = make_server(app, loaded.settings, fleet.board, fleet.slot)
+    _tell_when_started(server, lambda: supervisor.say("ready"))
+    gc.enable()
     run_server(server, listener)
 
 
-def _say(supervisor: Connection, state: str, facts: object) -> None:
-    supervisor.send_bytes(orjson.dumps([state, facts], option=orjson.OPT_SERIALIZE_NUMPY))
+def _tell_when_started(server: Any, tell: Callable[[], None]) -> None:
+    """Call once the server takes connections, on its event loop."""
+    startup = server.startup
+
+    async def startup_and_tell(sockets: Any = None) -> None:
+        await startup(sockets=sockets)
+        if server.started:
+            tell()
+
+    server.startup = startup_and_tell
 
 
-def _stop_with_supervisor(supervisor: Connection) -> None:
+def _stop_with_supervisor(supervisor: Channel) -> None:
     """Stop when the supervisor has gone, however it went: nobody would replace or stop this process."""
     try:
-        supervisor.recv_bytes()
-    except (EOFError, OSError):
+        while True:
+            supervisor.hear()
+    except (EOFError, ValueError):
         os.kill(os.getpid(), signal.SIGTERM)
