@@ -136,15 +136,21 @@ def cache_of(settings: Settings, model_path: Path | None) -> EngineCache | None:
 
 
 def _root(settings: Settings) -> Path | None:
+    root = cache_root(settings)
+    return None if root is None else root / "engines"
+
+
+def cache_root(settings: Settings) -> Path | None:
+    """``cache_dir``, or what stands for it; None where there is no home folder. Nothing is made."""
     if settings.cache_dir is not None:
-        return settings.cache_dir.absolute() / "engines"
+        return settings.cache_dir.absolute()
     given = os.environ.get("XDG_CACHE_HOME", "")
     if given.startswith("/"):
-        return Path(given) / "fitserve" / "engines"
+        return Path(given) / "fitserve"
     with contextlib.suppress(RuntimeError):
         home = Path.home()
         if home.is_dir() and home != Path("/"):
-            return home / ".cache" / "fitserve" / "engines"
+            return home / ".cache" / "fitserve"
     return None
 
 
