@@ -382,14 +382,15 @@ def test_large_files_are_not_read_whole(tmp_path):
     assert names_of(list_repository(tmp_path)) == {"a": ["1"], "b": ["1"]}
 
 
-def test_ten_thousand_versions_are_listed(tmp_path):
-    for n in range(100):
-        laid_out(tmp_path, {f"m{n}/{v}/m.pkl": b"\x80\x04." for v in range(50)})
-        laid_out(tmp_path, {f"f{n}_v{v}.pkl": b"\x80\x04." for v in range(50)})
+def test_a_thousand_versions_are_listed(tmp_path):
+    for n in range(50):
+        laid_out(tmp_path, {f"m{n}/{v}/m.pkl": b"\x80\x04." for v in range(10)})
+        laid_out(tmp_path, {f"f{n}_v{v}.pkl": b"\x80\x04." for v in range(10)})
 
     listing = list_repository(tmp_path)
 
-    assert sum(map(len, listing.models.values())) == 10_000
+    assert sum(map(len, listing.models.values())) == 1000
+    assert list(listing.models["m7"]) == [str(v) for v in range(10)]
     assert listing.skipped == ()
 
 

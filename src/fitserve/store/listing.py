@@ -77,19 +77,19 @@ def list_repository(path: Path) -> Listing:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if stat.S_ISDIR(os.fstat(descriptor).st_mode):
+                return Listing(*scan_folder(path, descriptor))
+            entry = _file_entry(path, descriptor)
+            return Listing({entry.name: {entry.version: entry}}, (), is_single=True)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         msg = "does not exist"
         raise ArtifactNotFoundError(msg) from None
     except OSError as exc:
         msg = f"cannot be read: {exc.strerror}"
         raise ArtifactError(msg) from exc
-    try:
-        if not os.path.isdir(descriptor):  # noqa: PTH112 - of what is open
-            entry = _file_entry(path, descriptor)
-            return Listing({entry.name: {entry.version: entry}}, (), is_single=True)
-        return Listing(*scan_folder(path, descriptor))
-    finally:
-        os.close(descriptor)
 
 
 def read_entry(entry: Entry) -> Artifact:
