@@ -68,11 +68,10 @@ class EngineMemory:
             self._held = [held for held in self._held if held.version() is not None]
             counted = [held for held in self._held if held.model != instead_of]
         own_bytes = sum(held.n_bytes for held in counted if not held.is_shared)
-        shared_bytes = self._total_bytes - sum(held.n_bytes for held in counted if held.is_shared)
-        if is_before_fork:
-            left_bytes = max(0, shared_bytes - own_bytes)
-            return Room(left_bytes, left_bytes)
-        return Room(max(0, shared_bytes // self._n_processes - own_bytes), max(0, shared_bytes))
+        left_bytes = self._total_bytes - sum(held.n_bytes for held in counted if held.is_shared)
+        shared_bytes = max(0, left_bytes - own_bytes)  # what this process has by itself would be shared then, too
+        here_bytes = shared_bytes if is_before_fork else max(0, left_bytes // self._n_processes - own_bytes)
+        return Room(here_bytes, shared_bytes)
 
     def take(self, loaded: LoadedModel, n_bytes: int, *, is_before_fork: bool = False) -> None:
         """Enter the engines of a version."""
