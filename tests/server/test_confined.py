@@ -54,3 +54,14 @@ def test_it_may_write_into_a_folder_that_its_caller_gives_and_its_children_may_n
     mine, child = json.loads(run.stdout)
     assert mine == {"shared": "written", "other": "PermissionError", "own": "written"}
     assert child == "PermissionError"
+
+
+def test_it_is_imported_without_a_numeric_library_whose_threads_would_not_be_confined():
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import fitserve.server.confined, sys; print('numpy' in sys.modules)"],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert loaded.stdout == "False\n"

@@ -237,6 +237,8 @@ def test_a_second_wish_supersedes_the_first(table):
 
     assert actions[0] == EndNursery(first.nursery)
     assert isinstance(actions[1], StartNursery)
+    assert table.plan.nursery_has_ended(first.nursery, table.now_s) is False
+    assert table.decide() == []
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from fitserve.shared_state.journal import where
 from fitserve.store.engine_cache import cache_of
-from fitserve.store.spool import Spool
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from fitserve.settings import Settings
+    from fitserve.store.spool import Spool
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +24,8 @@ def _artifacts(settings: Settings) -> Path | None:
 
 def spool_of(settings: Settings) -> Spool | None:
     """The bytes that were verified, kept by content; None where nothing can be kept."""
+    from fitserve.store.spool import Spool  # imports NumPy, which a process that will be confined must not have yet
+
     folder = _artifacts(settings)
     return None if folder is None else Spool(folder)
 

@@ -122,6 +122,8 @@ def _load(told: Mapping[str, Any]) -> Loaded:
         FitserveError: they cannot be served.
     """
     from fitserve.estimators.threads import one_thread_before_forks
+
+    pools = one_thread_before_forks(os.environ)  # before anything that might read it is imported
     from fitserve.observe.logs import choose_format, configure_logging
     from fitserve.server.confined import confine_nursery
     from fitserve.settings import Settings
@@ -129,7 +131,6 @@ def _load(told: Mapping[str, Any]) -> Loaded:
     settings = Settings(**told["settings"])
     runtime, scratch = Path(told["runtime"]), told["scratch"] and Path(told["scratch"])
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
-    pools = one_thread_before_forks(os.environ)
     gc.disable()  # what is imported and loaded stays: looking for cycles meanwhile takes time
     confine_nursery(settings, scratch, writable=(runtime,))
     from fitserve.app import FitserveApp

@@ -170,8 +170,8 @@ class Plan:
         Returns:
             Whether that was the end of an attempt to replace workers, which go on.
         """
-        nursery = self._nurseries.pop(number)
-        if nursery.epoch != self._epoch:
+        nursery = self._nurseries.pop(number, None)
+        if nursery is None or nursery.epoch != self._epoch:
             return False  # superseded
         self._note_death(now_s)
         return nursery.phase is Phase.LOADING and self._give_up()

@@ -216,11 +216,14 @@ class Supervisor:
         logger.info("process %d loads the models%s", pid, f" {why}" if why else "")
 
     def _end_nursery(self, number: int) -> None:
-        """Let a nursery go: it ends when its channel does, and :meth:`_reap` takes its remains."""
-        channel = self._processes[number].channel
-        if channel is not None:
-            channel.close()
-            self._processes[number].channel = None
+        """Let a nursery go, wherever it is in its work: what its workers need of it, they have."""
+        self._close(self._processes[number])
+        self._signal(number, signal.SIGKILL)
+
+    def _close(self, process: _Process) -> None:
+        if process.channel is not None:
+            process.channel.close()
+            process.channel = None
 
     def _start_worker(self, action: StartWorker) -> None:
         nursery = self._processes[action.nursery]
@@ -262,8 +265,7 @@ class Supervisor:
         try:
             messages = process.channel.hear()
         except (EOFError, ValueError):
-            process.channel.close()
-            process.channel = None
+            self._close(process)
             self._lose(process)
             return
         for kind, content in messages:
@@ -285,7 +287,7 @@ class Supervisor:
             worker = self._processes[content["worker"]]
             worker.pid = content["pid"]
             if worker.pid == nursery.pid:  # it has become the worker
-                self._end_nursery(nursery.number)
+                self._close(nursery)
                 del self._processes[nursery.number]
             logger.info("worker %d starts", worker.pid)
 
@@ -327,10 +329,10 @@ class Supervisor:
         Raises:
             FitserveError: it was to be the first that serves.
         """
+        is_wanted = process.channel is not None
         if process.channel is not None and not process.is_worker:
             self._hear(process)  # what it has said last
-        if process.channel is not None:
-            process.channel.close()
+        self._close(process)
         del self._processes[process.number]
         self._remove_scratch(process)
         now_s = time.monotonic()
@@ -338,7 +340,7 @@ class Supervisor:
             is_given_up = self._plan.nursery_has_ended(process.number, now_s)
         else:
             is_given_up = self._plan.worker_has_ended(process.number, now_s)
-        if self._n_stops:
+        if self._n_stops or not (is_wanted or process.is_worker):
             return
         what = f"{'worker' if process.is_worker else 'the process that loads the models,'} {process.pid or ''}".strip()
         if not self._plan.has_served:
@@ -405,14 +407,13 @@ class Supervisor:
         self._n_stops += 1
         self._listener.close()
         for process in list(self._processes.values()):
-            if process.is_worker:
-                self._signal(process.number, signal.SIGKILL)
-            self._end_nursery(process.number)
+            self._close(process)
+            self._signal(process.number, signal.SIGKILL)
         for process in list(self._processes.values()):
-            with contextlib.suppress(OSError):
-                os.kill(process.pid, signal.SIGKILL) if process.pid else None
-                os.waitpid(process.pid, 0) if process.pid else None
-            self._processes.pop(process.number)
+            if process.pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(process.pid, 0)
+            del self._processes[process.number]
             self._remove_scratch(process)
 
 
