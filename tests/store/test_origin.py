@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 
 import pytest
 from web import File, Web
@@ -122,3 +124,12 @@ def test_the_log_tells_how_far_it_is_every_now_and_then(caplog):
         tell(Progress(20_000_000, 5_000_000 * n, 2, 0))
 
     assert [record.getMessage() for record in caplog.records] == ["s3://b/k: 5 of 20 MB, 0 of 2 files"]
+
+
+def test_nothing_is_imported_that_a_process_must_not_have_before_it_is_confined():
+    """NumPy starts threads, which would not be confined."""
+    program = "import sys, fitserve.store.fetcher, fitserve.store.origin, fitserve.cli.progress; print(*sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+
+    assert {"numpy", "obstore", "mlflow"}.isdisjoint(done.stdout.split())

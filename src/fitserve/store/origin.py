@@ -8,7 +8,6 @@ import time
 from typing import TYPE_CHECKING, Literal
 
 from fitserve.errors import ArtifactError, SettingsError
-from fitserve.store.watcher import QUIET_S, changes
 from fitserve.urls import SourceUrl
 
 if TYPE_CHECKING:
@@ -69,7 +68,7 @@ class Origin:
         return self.place
 
     def changes(
-        self, mode: Literal["poll", "notify"], interval_s: float, *, quiet_s: float = QUIET_S
+        self, mode: Literal["poll", "notify"], interval_s: float, *, quiet_s: float | None = None
     ) -> AsyncIterator[None]:
         """Yield once whenever what lies there has changed, and has been left alone.
 
@@ -77,7 +76,9 @@ class Origin:
         """
         if isinstance(self.place, SourceUrl):
             return self._remote_changes(interval_s)
-        return changes(self.place, mode, interval_s, quiet_s=quiet_s)
+        from fitserve.store.watcher import QUIET_S, changes  # NumPy: not in a process that is still to be confined
+
+        return changes(self.place, mode, interval_s, quiet_s=QUIET_S if quiet_s is None else quiet_s)
 
     async def _remote_changes(self, interval_s: float) -> AsyncIterator[None]:
         assert self._fetcher is not None  # else there would be no Origin
