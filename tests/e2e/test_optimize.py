@@ -122,7 +122,7 @@ def test_a_server_that_requires_an_engine_does_not_start_without(tmp_path):
 
     assert run.returncode == 1
     assert run.stderr.count("\n") == 1
-    assert "own.py has no compiled engine, and optimize = require" in run.stderr
+    assert "the model own has no compiled engine, and optimize = require" in run.stderr
 
 
 def test_a_server_that_requires_an_engine_has_it_at_its_first_request(forest, tmp_path):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -140,3 +141,28 @@ def test_what_a_process_left_behind_when_it_died_goes_after_a_while(cache):
 
     assert [path.name for path in cache.folder.iterdir()] == [".abc.new"]
     assert ABANDONED_S > 600
+
+
+def test_the_versions_of_many_models_lie_side_by_side_and_all_count(tmp_path):
+    settings = Settings(cache_dir=tmp_path)
+    one, other = (cache_of(settings, Path(name)) for name in ("repository", "another"))
+    keys = [hashlib.sha256(str(number).encode()).hexdigest() for number in range(50)]
+    for age, key in enumerate(keys):
+        (one if age % 5 else other).put(key, {"engine.bin": bytes(1000)})
+        place = (one if age % 5 else other).folder / key
+        for path in (place, *place.iterdir()):
+            os.utime(path, (age, age))
+
+    prune(tmp_path / "engines", limit_bytes=20_500)
+
+    left = [key for key in keys if one.get(key) or other.get(key)]
+    assert left == keys[-20:]
+
+
+def test_hardly_two_models_wait_for_each_other(cache):
+    asked = []
+
+    with cache.locked("ab" + KEY, 60.0), cache.locked("ac" + KEY, 60.0, lambda: bool(asked.append(1))):
+        pass
+
+    assert asked == []
