@@ -220,6 +220,7 @@ async def test_an_alias_is_set_moved_followed_and_removed(make_repository_app, c
         ("POST", "/models/price/promote", {"version": "@nope"}, 404, "no alias '@nope'"),
         ("PUT", "/models/price/aliases/a?wait=true", {"version": "9"}, 404, "'9'"),
         ("PUT", "/models/price/aliases/a%20b?wait=true", {"version": "1.0.0"}, 422, "alias"),
+        ("DELETE", "/models/price/aliases/a%20b", None, 422, "alias"),
         ("GET", "/models/prise/history", None, 404, "did you mean 'price'?"),
         ("GET", "/operations/op-1", None, 404, "no such operation"),
         ("POST", "/models/price/promote", None, 400, "empty"),

@@ -79,7 +79,7 @@ async def test_a_model_answers_by_its_name_a_version_and_an_alias(make_repositor
         ("/models/price@nope/predict", None, 404, "no alias '@nope'"),
         ("/models/price/versions/3/predict", None, 404, "no model version '3'"),
         ("/models/price/predict", "3", 404, "no model version '3'"),
-        ("/models/price/versions/1.0.0/predict", "2.0.0", 422, "the version of the path"),
+        ("/models/price/versions/1.0.0/predict", "2.0.0", 404, "no model version '2.0.0'; there is: 1.0.0"),
         ("/models/price%2Fpredict/predict", None, 404, "there is nothing at this path"),
         ("/models/%00/predict", None, 404, "no model"),
         (f"/models/{'x' * 2000}/predict", None, 404, "no model 'xxx"),

@@ -297,6 +297,6 @@ async def test_without_a_cache_no_header_speaks_of_it(make_app, client_of):
     assert "x-cache" not in reply.headers
 
 
-async def test_a_cache_of_no_known_kind_stops_the_start(models):
+def test_a_cache_of_no_known_kind_stops_the_start(models):
     with pytest.raises(SettingsError, match="memory://"):
         create_app(models / "iris_v1.2.3.joblib", settings=Settings(cache="memroy://"))

@@ -73,10 +73,6 @@ async def roll_back(services: Services, exchange: AsgiExchange) -> Reply:
 
 async def set_alias(services: Services, exchange: AsgiExchange) -> Reply:
     """Let an alias stand for a version."""
-    require_local(exchange)
-    if not re.fullmatch(IDENTIFIER, exchange.parameters["alias"]):
-        wanted = "an alias of up to 64 letters, digits and ._+-, which begins with a letter or a digit"
-        raise InvalidInputError([InputIssue(wanted, "other characters, or more")])
     return await _ordered(services, exchange, "alias", ("version", "reason"), ("version",))
 
 
@@ -92,14 +88,17 @@ async def _ordered(
     require_local(exchange)
     is_waiting = asked_to_wait(exchange)
     order = await read_order(exchange, known, required)
-    name = exchange.parameters.get("name")
+    name, alias = exchange.parameters.get("name"), exchange.parameters.get("alias")
+    if alias is not None and not re.fullmatch(IDENTIFIER, alias):
+        wanted = "an alias of up to 64 letters, digits and ._+-, which begins with a letter or a digit"
+        raise InvalidInputError([InputIssue(wanted, "other characters, or more")])
     _note_served(services, exchange, name)
     version = order.get("version")
     begun = await services.switch.begin(
         kind,
         name,
         version=None if version is None else _label(services, name, version),
-        alias=exchange.parameters.get("alias"),
+        alias=alias,
         reason=order.get("reason", ""),
         who=caller(exchange),
     )

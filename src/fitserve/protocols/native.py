@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
-from fitserve.errors import InputIssue, InvalidInputError, clip, did_you_mean
+from fitserve.errors import InputIssue, InvalidInputError, ModelNotFoundError, clip, did_you_mean
 from fitserve.protocols import native_operations
 from fitserve.protocols.answers import asked_outputs, values_of
 from fitserve.protocols.base import Inference, Protocol, Route, waits_for
@@ -186,12 +186,16 @@ async def model_info(services: Services, exchange: Exchange) -> Reply:
 
 
 def _ref(exchange: Exchange, version: str | None) -> ModelRef:
-    """What the path and the body of a request ask for."""
+    """What the path and the body of a request ask for.
+
+    Raises:
+        ModelNotFoundError: the path names another version than the body: that one is not to be found there.
+    """
     if version is None:
         return exchange.ref
     found = narrowed(exchange.ref, version)
     if found is None:
-        raise InvalidInputError([InputIssue("the version of the path, or none, in 'model_version'", "another one")])
+        raise ModelNotFoundError(version, [exchange.ref.version or f"@{exchange.ref.alias}"])
     return found
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI document of the models that serve: their own fields, classes and examples.
+"""The words of the OpenAPI document: components, operations, objects.
 
 A schema says what the checks accept, so that a client made from it is never refused. Whatever has a
 name is a component of the document, so that it stands there once and a generated client has a class of it.
@@ -8,17 +8,13 @@ Source: https://spec.openapis.org/oas/v3.1.0
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import MAX_ISSUES
-from fitserve.protocols.paths import parameters_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from fitserve.protocols.base import Route
-    from fitserve.store.catalog import Catalog, LoadedModel
 
 Schema = dict[str, Any]
 
@@ -35,7 +31,7 @@ class Component(dict[str, Any]):
         self.is_common = is_common
 
 
-_HEADERS: Schema = {
+HEADERS: Schema = {
     "X-Process-Time": {
         "description": "Milliseconds from the request's arrival to the reply's first byte.",
         "schema": {"type": "string", "pattern": r"^\d+\.\d+$"},
@@ -48,7 +44,7 @@ _HEADERS: Schema = {
     },
 }
 
-_HEADER_REFS: Schema = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
+_HEADER_REFS: Schema = {name: {"$ref": f"#/components/headers/{name}"} for name in HEADERS}
 
 TAGS = ("Predictions", "Model", "Health")
 """The groups of operations, in the order in which a reader wants them."""
@@ -110,159 +106,11 @@ _ERRORS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """A model as the document has it.
-
-    Attributes:
-        loaded: the version that serves.
-        versions: the labels of those that take and give the same, and the aliases that stand for one of them.
-        is_default: it is the one that answers where none is named.
-    """
-
-    loaded: LoadedModel
-    versions: tuple[str, ...]
-    is_default: bool
-
-
-def described(catalog: Catalog) -> list[Described]:
-    """What there is to describe of the models that serve."""
-    assignment = catalog.assignment
-    found = []
-    for loaded in catalog.serving():
-        model = assignment.models[loaded.name]
-        same = [
-            known.version
-            for known in model.versions.values()
-            if known.version == loaded.version or (known.is_kept and _is_alike(catalog, loaded, known.version))
-        ]
-        aliases = [f"@{alias}" for alias, version in model.aliases.items() if version in same]
-        found.append(Described(loaded, (*same, *aliases), loaded.name == assignment.default))
-    return found
-
-
-def _is_alike(catalog: Catalog, loaded: LoadedModel, version: str) -> bool:
-    other = catalog.loaded(loaded.name, version)
-    return other is not None and other.model.signature == loaded.model.signature
-
-
-def document(routes: Iterable[Route], models: Sequence[Described], taken: Collection[str] = ()) -> Schema:
-    """The ``paths`` and ``components`` of the document.
-
-    An inference route of one model among several is described once for each of them.
-
-    Args:
-        routes: of the protocols.
-        models: that serve.
-        taken: names of components that somebody else has defined.
-    """
-    found = _Components(taken)
-    paths: Schema = {}
-    default = next((model.loaded for model in models if model.is_default), None)
-    parameters = _parameters([model.loaded.name for model in models])
-    suffixes = _suffixes(models)
-    done: dict[Any, Schema] = {}
-
-    def once(describe: Callable[[LoadedModel | None], Mapping[str, Any]], loaded: LoadedModel | None) -> Schema:
-        """A description, which costs most of what the document does, made once for all the paths that have it."""
-        key = describe, loaded and loaded.name
-        if key not in done:
-            prefix = "" if loaded is default or loaded is None else class_name(loaded.name)
-            done[key] = found.lifted(dict(describe(loaded)), prefix)
-        return done[key]
-
-    for route in routes:
-        names = parameters_of(route.path)
-        if route.inference is None or not names:
-            own = [parameters[name] for name in names]
-            paths.setdefault(route.path, {})[route.method.lower()] = with_parameters(
-                once(route.operation, default), own
-            )
-            continue
-        for model in models:
-            loaded = model.loaded
-            described = once(route.operation, loaded)
-            suffix = suffixes[loaded.name] + "_version" * ("version" in names)
-            described = {**described, "operationId": f"{described['operationId']}_{suffix}"}
-            own = [_in_path("version", "The version, or @ and its alias.", enum=list(model.versions))]
-            path = route.path.replace("{name}", loaded.name)
-            paths.setdefault(path, {})[route.method.lower()] = with_parameters(described, own[: len(names) - 1])
-    return {"paths": paths, "components": {"schemas": found.schemas, "headers": _HEADERS}}
-
-
-MOST_NAMES = 100
-"""Of more models than these the names are not listed with each path that takes one."""
-
-
-def _parameters(names: list[str]) -> dict[str, Schema]:
-    """The parameters that paths have, by name."""
-    identifier = {"pattern": "^[A-Za-z0-9][A-Za-z0-9._+-]{0,63}$"}
-    model = {"enum": names} if 0 < len(names) <= MOST_NAMES else identifier
-    text = "The model. With @ and an alias behind it, the version that the alias stands for."
-    return {
-        "name": _in_path("name", text, **model),
-        "version": _in_path("version", "The version, or @ and its alias.", pattern="^@?[A-Za-z0-9._+-]{1,64}$"),
-        "alias": _in_path("alias", "A name that stands for a version, such as champion.", **identifier),
-        "id": _in_path("id", "Of the operation.", pattern="^[A-Za-z0-9-]{1,64}$"),
-    }
-
-
-def _in_path(name: str, text: str, **schema: Any) -> Schema:
-    return {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string", **schema}}
-
-
-def with_parameters(operation: Schema, parameters: Sequence[Schema]) -> Schema:
-    """The same operation with parameters more, in front of those that it has."""
-    return {**operation, "parameters": [*parameters, *operation.get("parameters", ())]} if parameters else operation
-
-
-def _suffixes(models: Sequence[Described]) -> dict[str, str]:
-    """What tells the operations of one model from those of the others: its name as an identifier, by its name."""
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    for model in models:
-        word = same = re.sub(r"\W", "_", model.loaded.name)
-        number = 1
-        while word.lower() in taken:
-            number += 1
-            word = f"{same}_{number}"
-        taken.add(word.lower())
-        found[model.loaded.name] = word
-    return found
-
-
 def class_name(text: str) -> str:
     """A text as the name of a component; empty if it has no letters of ours."""
     words = re.findall(r"[A-Za-z0-9]+", text)
     made = "".join(word[0].upper() + word[1:] for word in words)
     return made if made[:1].isalpha() else ""
-
-
-class _Components:
-    """The components met so far, by name."""
-
-    def __init__(self, taken: Collection[str]) -> None:
-        self.schemas: Schema = {}
-        self._taken = {name.lower() for name in taken}
-
-    def lifted(self, value: Any, prefix: str = "") -> Any:
-        """The same with a reference in place of each component; ``prefix`` begins the names of a model's own."""
-        if isinstance(value, list | tuple):
-            return [self.lifted(item, prefix) for item in value]
-        if not isinstance(value, dict):
-            return value
-        plain = {key: self.lifted(item, prefix) for key, item in value.items()}
-        if not isinstance(value, Component):
-            return plain
-        wanted = value.name if value.is_common else prefix + value.name
-        name, number = wanted, 1
-        # Without case: some generators make a file of each.
-        while name.lower() in self._taken and self.schemas.get(name) != plain:
-            number += 1
-            name = f"{wanted}{number}"
-        self._taken.add(name.lower())
-        self.schemas[name] = plain
-        return {"$ref": f"#/components/schemas/{name}"}
 
 
 def operation(
@@ -321,3 +169,13 @@ def object_of(properties: Mapping[str, Schema], *, optional: tuple[str, ...] = (
         "required": [name for name in properties if name not in optional],
         "additionalProperties": False,
     }
+
+
+def in_path(name: str, text: str, **schema: Any) -> Schema:
+    """A parameter that is a part of the path: a text."""
+    return {"name": name, "in": "path", "required": True, "description": text, "schema": {"type": "string", **schema}}
+
+
+def with_parameters(operation: Schema, parameters: Sequence[Schema]) -> Schema:
+    """The same operation with parameters more, in front of those that it has."""
+    return {**operation, "parameters": [*parameters, *operation.get("parameters", ())]} if parameters else operation
