@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -11,6 +12,9 @@ from fitserve.cli import EXIT_REFUSED, refuse
 from fitserve.cli.options import COMPILING, LOADING, with_settings
 from fitserve.errors import ArtifactError, FitserveError
 from fitserve.settings import read_settings
+
+if TYPE_CHECKING:
+    from fitserve.store.listing import Listing
 
 COMMAND = typer.Typer()
 
@@ -27,13 +31,16 @@ def check(
 
     Loads it, replays its golden samples or lets it answer rows of its own making, compiles it and proves its engines,
     and reports.
-    Leaves with 1 and the reason if it cannot be served.
+    Leaves with 1 and the reason if it cannot be served. Of a folder of several models says which there are.
     """
     import orjson
     from rich.console import Console
 
     from fitserve.cli.card import print_model, print_optimization, print_verification
+    from fitserve.cli.repository import repository_at
 
+    if (listing := repository_at(path)) is not None:
+        raise _show_models(listing, path, is_json=is_json)
     try:
         report = verify_path(path, flags)
     except FitserveError as exc:
@@ -51,6 +58,23 @@ def check(
     if not is_ready:
         typer.echo(f"fitserve: {path} loads, but has not answered a test row: {report['failure']}", err=True)
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _show_models(listing: Listing, path: Path, *, is_json: bool) -> typer.Exit:
+    """Say which models there are and how to check one. Nothing has been tried, so it is no success."""
+    import orjson
+    from rich.console import Console
+
+    from fitserve.cli.repository import example_path, listing_as_json, print_listing
+    from fitserve.observe.logs import printable
+
+    if is_json:
+        typer.echo(orjson.dumps(listing_as_json(listing, path), option=orjson.OPT_INDENT_2).decode())
+    else:
+        print_listing(Console(), listing, path)
+    example = printable(shlex.quote(str(example_path(listing))))
+    typer.echo(f"fitserve: nothing was tried: check one version, as `fitserve check {example}`", err=True)
+    return typer.Exit(EXIT_REFUSED)
 
 
 def verify_path(path: Path, flags: dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rich.console import Console
+
+    from fitserve.store.listing import Listing
 
 COMMAND = typer.Typer()
 
@@ -33,11 +36,16 @@ def inspect(
     """Show what a model takes and gives and who told so, what it is made of, and whether it is trusted.
 
     Leaves with 1 if it would not be served. Of a model that is not trusted, shows what can be told without loading it.
+    Of a folder of several models says which there are.
     """
+    from fitserve.cli.repository import repository_at
     from fitserve.settings import read_settings
     from fitserve.store.inspection import inspect_model
     from fitserve.store.verify import verifier_of
 
+    if (listing := repository_at(path)) is not None:
+        _show_models(listing, path, is_json=is_json)
+        return
     try:
         settings, _ = read_settings(flags)
         facts = inspect_model(path, verifier_of(settings))
@@ -56,6 +64,22 @@ def inspect(
     model = facts["model"]
     if model is None or model["trial"]["failure"] is not None:
         raise typer.Exit(EXIT_REFUSED)
+
+
+def _show_models(listing: Listing, path: Path, *, is_json: bool) -> None:
+    """Say which models there are and how to inspect one."""
+    from fitserve.cli.repository import example_path, listing_as_json, print_listing
+    from fitserve.observe.logs import printable
+
+    if is_json:
+        import orjson
+
+        typer.echo(orjson.dumps(listing_as_json(listing, path), option=orjson.OPT_INDENT_2).decode())
+    else:
+        from rich.console import Console
+
+        print_listing(Console(), listing, path)
+        typer.echo(f"Of one version: fitserve inspect {printable(shlex.quote(str(example_path(listing))))}")
 
 
 def print_facts(console: Console, facts: Mapping[str, Any]) -> None:
