@@ -88,6 +88,24 @@ def test_folders_of_versions_are_one_model_of_several_versions(tmp_path):
     assert read_entry(listing.models["churn"]["2"]).data == MODEL + b"2"
 
 
+@pytest.mark.parametrize("files", [{"1/m.pkl": MODEL, "2/m.pkl": MODEL}, {"m_v2.pkl": MODEL}])
+def test_the_signature_of_one_model_lies_beside_its_folder_or_beside_what_is_signed(tmp_path, files):
+    root = laid_out(tmp_path / "m", files)
+    laid_out(tmp_path, {"m.sig": "of all"})
+    entry = list_repository(root).models["m"]["2"]
+    of_all = read_entry(entry).signature
+    Path(f"{entry.path}.sig").write_text("its own")
+
+    assert (of_all, read_entry(entry).signature) == (b"of all", b"its own")
+
+
+def test_no_signature_beside_a_repository_is_taken_for_its_models(tmp_path):
+    root = laid_out(tmp_path / "m", {"a_v1.pkl": MODEL, "b_v1.pkl": MODEL})
+    laid_out(tmp_path, {"m.sig": "of all"})
+
+    assert [read_entry(entry).signature for entry in entries_of(list_repository(root))] == [None, None]
+
+
 def test_triton_names_the_model_of_its_versions(tmp_path):
     root = laid_out(tmp_path / "m", {"1/model.pkl": MODEL, "2/model.pkl": MODEL, "config.pbtxt": 'name: "credit"\n'})
 

@@ -101,10 +101,13 @@ class _Scan:
                 return {entry.name: {entry.version: entry}}, (), True
             is_single = self._versions(top, "", Place(self._root, own_name(self._root), is_only=True))
             if not is_single:
-                self._files(top, "", Place(self._root, is_only=True))
+                self._files(top, "", Place(self._root))
                 less = self._sub_folders(top) + self._doubts()
                 is_single = len(self._units) == 1 and self._units[0].path in top
-                self._skipped += [] if is_single else less
+                if is_single:
+                    self._units = [replace(self._units[0], place=Place(self._root, is_only=True))]
+                else:
+                    self._skipped += less
             came = ", ".join([*top.files, *(f"{name}/" for name in top.folders)])
         models = _models(self._units, self._root, self._skipped)
         skipped = tuple(sorted(self._skipped))
