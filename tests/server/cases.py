@@ -117,6 +117,34 @@ ROUTES = [
     _case("a row at which the model raises, elsewhere", post(RAISED), 500, kind="executor"),
 ]
 
+V123 = ROW[:-1] + b',"model_version":"1.2.3"}'
+
+MODELS = [
+    _case("a model by its name", post(path=b"/models/iris/predict"), 200),
+    _case("a batch for it", post(batch().partition(b"\r\n\r\n")[2], path=b"/models/iris/predict/batch"), 200),
+    _case("a version by its path", post(path=b"/models/iris/versions/1.2.3/predict"), 200),
+    _case("a version by its path and its body", post(V123, path=b"/models/iris/versions/1.2.3/predict"), 200),
+    _case("two versions that contradict each other", post(V123, path=b"/models/iris/versions/9/predict"), 404),
+    _case("an alias that there is not", post(path=b"/models/iris@champion/predict"), 404),
+    _case("an alias with percent codes", post(path=b"/models/iris%40champion/predict"), 404),
+    _case("an alias in the place of a version", post(path=b"/models/iris/versions/@champion/predict"), 404),
+    _case("a model that there is not", post(path=b"/models/iri/predict"), 404),
+    _case("a model without a name", post(path=b"/models//predict"), 404),
+    _case("a model whose name has percent codes", post(path=b"/models/%69ris/predict"), 200),
+    _case("a model whose name has broken percent codes", post(path=b"/models/iris%4/predict"), 404),
+    _case("a model whose name is coded twice", post(path=b"/models/%2569ris/predict"), 404),
+    _case("a coded stroke", post(path=b"/models/iris%2Fpredict"), 200),
+    _case("a coded line end", post(path=b"/models/iris%0D%0A/predict"), 404),
+    _case("a name beyond ASCII", post(path=b"/models/%C3%A9/predict"), 404),
+    _case("a row that does not fit a model", post(BAD, path=b"/models/iris/predict"), 422),
+    _case("an empty body for a model", post(b"", path=b"/models/iris/predict"), 400),
+    _case("GET of a model's POST route", get(b"/models/iris/predict"), 405),
+    _case("a model below the prefix", post(path=b"/ml/models/iris/predict"), 200, kind="prefix"),
+    _case(
+        "models at once", post(path=b"/models/iris/predict") + post() + post(path=b"/models/a/predict"), 200, 200, 404
+    ),
+]
+
 PIPELINES = [
     _case("2 at once", post() * 2, 200, 200),
     _case("5 at once", post() * 5, *[200] * 5),
@@ -358,5 +386,5 @@ LENIENT = [
     _case("a row and an upgrade to WebSocket", post(ROW, b"Connection: Upgrade", b"Upgrade: websocket"), 400),
 ]
 
-CASES = [*ROUTES, *PIPELINES, *CONNECTIONS, *FRAMING, *EXPECTATIONS, *BODIES, *HEADERS, *LENIENT]
+CASES = [*ROUTES, *MODELS, *PIPELINES, *CONNECTIONS, *FRAMING, *EXPECTATIONS, *BODIES, *HEADERS, *LENIENT]
 assert len({case.name for case in CASES}) == len(CASES)
