@@ -55,6 +55,6 @@ def _application() -> FitserveApp:
         )
         raise SettingsError(msg)
     configure_logging(settings.log_level, choose_format(settings.log_format, sys.stderr), is_debug=settings.debug)
-    application = FitserveApp(settings, settings.local_path, is_standalone=True)
+    application = FitserveApp(settings, settings.model_path, is_standalone=True)
     vars(app)["short_way"] = application.short_way  # for `uvicorn --http fitserve.server.protocol:HttpProtocol`
     return application

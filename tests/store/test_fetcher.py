@@ -20,6 +20,7 @@ from fitserve.errors import ArtifactError, ArtifactNotFoundError, SettingsError
 from fitserve.settings import Settings
 from fitserve.store.fetch import Progress
 from fitserve.store.fetcher import Fetcher
+from fitserve.urls import SourceUrl
 
 BODY = os.urandom(2_000_000)
 
@@ -39,7 +40,7 @@ def start(web, tmp_path):
 
     def start(path: str = "/m_v1.joblib", **settings: object) -> Fetcher:
         url = path if ":" in path else web.url + path
-        started.append(Fetcher.start(Settings(**{"model_path": url, "cache_dir": tmp_path / "cache", **settings})))
+        started.append(Fetcher.start(SourceUrl(url), Settings(**{"cache_dir": tmp_path / "cache", **settings})))
         return started[-1]
 
     yield start
@@ -107,11 +108,6 @@ def test_its_errors_are_those_of_fetching(start):
 def test_a_url_of_no_source_is_a_wrong_setting(start):
     with pytest.raises(SettingsError, match="is of no kind that is known here"):
         start("ftp://h/x").fetch()
-
-
-def test_a_path_is_not_fetched(tmp_path):
-    with pytest.raises(SettingsError, match="is no URL"):
-        Fetcher.start(Settings(model_path=tmp_path))
 
 
 def test_nobody_sees_the_secrets_of_the_url_among_the_arguments(start, web):
@@ -198,9 +194,8 @@ def test_it_ends_when_the_last_that_had_it_has_ended(start, web):
     fetcher = start("/slow.joblib")
     process = fetcher._process
     copy = Fetcher.of_descriptor(os.dup(fetcher.fileno()), fetcher.url)
-    fetcher._process = None
 
-    fetcher.close()
+    fetcher._control.close()
     assert process.poll() is None
     assert copy.fingerprint()
     copy.close()

@@ -33,7 +33,7 @@ def web():
 @pytest.fixture
 def origin(web, tmp_path):
     url = f"{web.url}/m_v1.joblib"
-    fetcher = Fetcher.start(Settings(model_path=url, cache_dir=tmp_path))
+    fetcher = Fetcher.start(SourceUrl(url), Settings(cache_dir=tmp_path))
     yield Origin(SourceUrl(url), fetcher)
     fetcher.close()
 

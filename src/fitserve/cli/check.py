@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,7 +13,10 @@ from fitserve.errors import ArtifactError, FitserveError
 from fitserve.settings import read_settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from fitserve.store.listing import Listing
+    from fitserve.urls import SourceUrl
 
 COMMAND = typer.Typer()
 
@@ -22,7 +24,7 @@ COMMAND = typer.Typer()
 @COMMAND.command()
 @with_settings(only=(*LOADING, *COMPILING))
 def check(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The model file or folder.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The model file or folder, or its URL.")],
     *,
     is_json: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
     flags: dict[str, Any],
@@ -33,6 +35,16 @@ def check(
     and reports.
     Leaves with 1 and the reason if it cannot be served. Of a folder of several models says which there are.
     """
+    from fitserve.cli.progress import local
+
+    try:
+        with local(path, flags) as (here, place):
+            _check(here, place, flags, is_json=is_json)
+    except FitserveError as exc:
+        raise refuse(exc) from None
+
+
+def _check(path: Path, place: Path | SourceUrl, flags: dict[str, Any], *, is_json: bool) -> None:
     import orjson
     from rich.console import Console
 
@@ -41,10 +53,7 @@ def check(
 
     if (listing := repository_at(path)) is not None:
         raise _show_models(listing, path, is_json=is_json)
-    try:
-        report = verify_path(path, flags)
-    except FitserveError as exc:
-        raise refuse(exc) from None
+    report = verify_path(path, flags, place)
     if is_json:
         facts = {**report.pop("model"), **report}  # also over the model's own word on engines, which serve in no child
         typer.echo(orjson.dumps(facts, option=orjson.OPT_INDENT_2).decode())
@@ -56,7 +65,7 @@ def check(
         print_optimization(console, report["optimization"])
         is_ready = report["model"]["is_ready"]
     if not is_ready:
-        typer.echo(f"fitserve: {path} loads, but has not answered a test row: {report['failure']}", err=True)
+        typer.echo(f"fitserve: {place} loads, but has not answered a test row: {report['failure']}", err=True)
         raise typer.Exit(EXIT_REFUSED)
 
 
@@ -77,8 +86,13 @@ def _show_models(listing: Listing, path: Path, *, is_json: bool) -> typer.Exit:
     return typer.Exit(EXIT_REFUSED)
 
 
-def verify_path(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
+def verify_path(path: Path, flags: dict[str, Any], place: Path | SourceUrl) -> dict[str, Any]:
     """Read a model, try it and compile it in a confined process; nothing of it is loaded in this one.
+
+    Args:
+        path: of the model.
+        flags: of the command.
+        place: as the operator named it, for errors.
 
     Raises:
         SettingsError: a flag is wrong.
@@ -95,4 +109,4 @@ def verify_path(path: Path, flags: dict[str, Any]) -> dict[str, Any]:
         report = dict(verifier.verify(artifact))
         return {**report, "optimization": try_engines(artifact, verifier, settings, path)}
     except ArtifactError as exc:
-        raise with_path(exc, path, verifier.policy) from exc
+        raise with_path(exc, place, verifier.policy) from exc

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-from pathlib import Path  # noqa: TC003 - typer reads the annotations
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,10 +14,12 @@ from fitserve.errors import ArtifactError, FitserveError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from rich.console import Console
 
     from fitserve.store.listing import Listing
+    from fitserve.urls import SourceUrl
 
 COMMAND = typer.Typer()
 
@@ -28,7 +29,7 @@ MOST_FILES = 20
 @COMMAND.command()
 @with_settings(only=LOADING)
 def inspect(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="The model file or folder.")],
+    path: Annotated[str, typer.Argument(metavar="PATH", help="The model file or folder, or its URL.")],
     *,
     is_json: Annotated[bool, typer.Option("--json", help="Print it as JSON.")] = False,
     flags: dict[str, Any],
@@ -38,6 +39,16 @@ def inspect(
     Leaves with 1 if it would not be served. Of a model that is not trusted, shows what can be told without loading it.
     Of a folder of several models says which there are.
     """
+    from fitserve.cli.progress import local
+
+    try:
+        with local(path, flags) as (here, place):
+            _inspect(here, place, flags, is_json=is_json)
+    except FitserveError as exc:
+        raise refuse(exc) from None
+
+
+def _inspect(path: Path, place: Path | SourceUrl, flags: dict[str, Any], *, is_json: bool) -> None:
     from fitserve.cli.repository import repository_at
     from fitserve.settings import read_settings
     from fitserve.store.inspection import inspect_model
@@ -50,9 +61,7 @@ def inspect(
         settings, _ = read_settings(flags)
         facts = inspect_model(path, verifier_of(settings))
     except ArtifactError as exc:
-        raise refuse(exc.reworded(f"{path} {exc}")) from None
-    except FitserveError as exc:
-        raise refuse(exc) from None
+        raise exc.reworded(f"{place} {exc}") from exc
     if is_json:
         import orjson
 

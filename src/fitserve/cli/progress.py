@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
 
 @contextlib.contextmanager
-def local(place: str, flags: Mapping[str, Any]) -> Iterator[Path]:
-    """The path of a model, which is fetched first if ``place`` is a URL.
+def local(place: str, flags: Mapping[str, Any]) -> Iterator[tuple[Path, Path | SourceUrl]]:
+    """The path of a model, which is fetched first if ``place`` is a URL; and the place as it may be told.
 
     Raises:
         SettingsError: it is no URL of a source, or a flag is wrong.
@@ -28,15 +28,15 @@ def local(place: str, flags: Mapping[str, Any]) -> Iterator[Path]:
     """
     settings, _ = read_settings({**flags, "model_path": place})
     if not isinstance(settings.model_path, SourceUrl):
-        yield Path(place)
+        yield Path(place), Path(place)
         return
     from fitserve.store.fetcher import Fetcher
 
-    fetcher = Fetcher.start(settings)
+    fetcher = Fetcher.start(settings.model_path, settings)
     try:
         with shown(settings.model_path) as progress:
             path = Origin(settings.model_path, fetcher).here(progress=progress)
-        yield path
+        yield path, settings.model_path
     finally:
         fetcher.close()
 

@@ -110,7 +110,7 @@ def _places(settings: Settings, folder: Path | None) -> tuple[Path, ...]:
         tempfile.tempdir = os.environ["TMPDIR"] = str(folder)
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # it could neither keep nor send any, and says so
     kept = writable_places(settings)
-    cache = None if settings.optimize == "off" else cache_of(settings, settings.local_path)
+    cache = None if settings.optimize == "off" else cache_of(settings, settings.model_path)
     if cache is None:
         return kept
     prune(cache.folder.parent)  # inside, it may remove nothing of other models

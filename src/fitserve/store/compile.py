@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from fitserve.store.verify import Verifier
     from fitserve.trust.policy import TrustPolicy
     from fitserve.types import Artifact
+    from fitserve.urls import SourceUrl
 
     Take: TypeAlias = Callable[[Engines, Source], bool]
 
@@ -116,7 +117,9 @@ class Sought:
     is_packaged: bool
 
     @classmethod
-    def of(cls, read: Callable[[], Artifact], verifier: Verifier, settings: Settings, model_path: Path | None) -> Self:
+    def of(
+        cls, read: Callable[[], Artifact], verifier: Verifier, settings: Settings, model_path: Path | SourceUrl | None
+    ) -> Self:
         """Read an artifact, to know which engines are its own.
 
         Args:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError
 from fitserve.store.files import Folder, open_path, write_folder
+from fitserve.urls import SourceUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -111,7 +112,7 @@ def _has_locked(descriptor: int) -> bool:
     return True
 
 
-def cache_of(settings: Settings, model_path: Path | None) -> EngineCache | None:
+def cache_of(settings: Settings, model_path: Path | SourceUrl | None) -> EngineCache | None:
     """The cache for the model at a path, or for those that have none; its folder is made.
 
     None where there is no place that only this user can write to: what lies there becomes code, in effect.
@@ -120,8 +121,7 @@ def cache_of(settings: Settings, model_path: Path | None) -> EngineCache | None:
     if root is None:
         logger.debug("compiled engines are not kept: there is no home folder; cache_dir names another")
         return None
-    place = "live" if model_path is None else hashlib.sha256(os.fsencode(model_path.absolute())).hexdigest()[:16]
-    folder = root / place
+    folder = root / _place(model_path)
     try:
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -133,6 +133,12 @@ def cache_of(settings: Settings, model_path: Path | None) -> EngineCache | None:
         logger.debug("compiled engines are not kept: others can write to the cache folder")
         return None
     return EngineCache(folder)
+
+
+def _place(model_path: Path | SourceUrl | None) -> str:
+    if isinstance(model_path, SourceUrl):
+        return model_path.key
+    return "live" if model_path is None else hashlib.sha256(os.fsencode(model_path.absolute())).hexdigest()[:16]
 
 
 def _root(settings: Settings) -> Path | None:

@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -19,12 +20,12 @@ from fitserve.shared_state.folder import is_private
 from fitserve.store import fetcher_program
 from fitserve.store.engine_cache import cache_root
 from fitserve.store.fetch import Progress, Snapshot
-from fitserve.urls import SourceUrl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from fitserve.settings import Settings
+    from fitserve.urls import SourceUrl
 
 FETCH_S = 3600.0
 """How long fetching may take: 16 GiB at 5 MB/s."""
@@ -56,21 +57,18 @@ class Fetcher:
         self._control = control
         self._process = process
         self.url = url
+        self._end = weakref.finalize(self, _end, os.getpid(), control, process)
 
     @classmethod
-    def start(cls, settings: Settings) -> Self:
-        """Start the process for the URL that ``model_path`` is, with the environment that this process has.
+    def start(cls, url: SourceUrl, settings: Settings) -> Self:
+        """Start the process for a URL, with the environment that this process has.
 
         Before this process is confined: afterwards it may start none.
 
         Raises:
-            SettingsError: it is no URL, or others can reach where models are kept.
+            SettingsError: others can reach where models are kept.
             ArtifactError: there is no place where they could be kept, or the process cannot be started.
         """
-        url = settings.model_path
-        if not isinstance(url, SourceUrl):
-            msg = f"model_path: {url} is no URL"
-            raise SettingsError(msg)
         folder, is_scratch = _place(settings)
         ours, theirs = socket.socketpair()
         options = {
@@ -100,12 +98,7 @@ class Fetcher:
 
     def close(self) -> None:
         """Let go of the process. Where this was the last that had it, it ends, and is waited for."""
-        self._control.close()
-        if self._process is not None:
-            try:
-                self._process.wait(timeout=END_S)
-            except subprocess.TimeoutExpired:  # another process still has it
-                self._process.returncode = 0  # not ours to wait for any more
+        self._end()
 
     def fetch(
         self,
@@ -158,6 +151,16 @@ class Fetcher:
                 if "error" in told:
                     raise rebuild(told["error"])
                 yield told
+
+
+def _end(owner: int, control: socket.socket, process: subprocess.Popen[bytes] | None) -> None:
+    control.close()
+    if process is None:
+        return
+    if os.getpid() == owner:
+        with contextlib.suppress(subprocess.TimeoutExpired):  # another process still has it
+            process.wait(timeout=END_S)
+    process.returncode = 0 if process.returncode is None else process.returncode  # not to be waited for any more
 
 
 def _launch(options: dict[str, Any], theirs: socket.socket) -> subprocess.Popen[bytes]:

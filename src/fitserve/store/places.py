@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 
 def _artifacts(settings: Settings) -> Path | None:
-    cache = cache_of(settings, settings.local_path)
+    cache = cache_of(settings, settings.model_path)
     return None if cache is None else cache.folder.parents[1] / "artifacts"
 
 
@@ -32,7 +32,7 @@ def spool_of(settings: Settings) -> Spool | None:
 
 def writable_places(settings: Settings) -> tuple[Path, ...]:
     """The folders that a confined serving process may write in, besides its own; made if need be."""
-    path = settings.local_path
+    path = settings.model_path
     wanted = [_artifacts(settings), None if path is None else where(settings, path)]
     made = []
     for place in wanted:

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from fitserve.settings import Settings
     from fitserve.store.catalog import LoadedModel
     from fitserve.store.verify import Verifier
+    from fitserve.urls import SourceUrl
 
     Reader: TypeAlias = Callable[[], Artifact] | Artifact | None
 
@@ -62,7 +63,7 @@ class Optimizer:
         self,
         settings: Settings,
         verifier: Verifier,
-        model_path: Path | None,
+        model_path: Path | SourceUrl | None,
         *,
         preferred: Callable[[], LoadedModel | None] = lambda: None,
         ask_to_share: Callable[[str], None] = lambda _: None,

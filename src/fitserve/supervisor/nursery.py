@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fitserve.app import FitserveApp
     from fitserve.settings import Settings
+    from fitserve.store.fetcher import Fetcher
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,11 +136,22 @@ def _load(told: Mapping[str, Any]) -> Loaded:
     confine_nursery(settings, scratch, writable=(runtime,))
     from fitserve.app import FitserveApp
 
-    app = FitserveApp(settings, settings.local_path, is_standalone=True, runtime_folder=runtime)
+    app = FitserveApp(
+        settings, settings.model_path, is_standalone=True, runtime_folder=runtime, fetcher=_fetcher(settings, told)
+    )
     app.services.lifecycle.start()
     gc.collect()
     gc.freeze()  # the copies do not touch, and thereby copy, what lives here
     return Loaded(app, settings, runtime, scratch, pools)
+
+
+def _fetcher(settings: Settings, told: Mapping[str, Any]) -> Fetcher | None:
+    """Who fetches the models, if they lie at a URL; a worker that is a copy of this process has it too."""
+    from fitserve.store.fetcher import Fetcher
+    from fitserve.urls import SourceUrl
+
+    url = settings.model_path
+    return Fetcher.of_descriptor(told["fetcher"], url) if isinstance(url, SourceUrl) else None
 
 
 def _facts(loaded: Loaded) -> dict[str, Any]:
