@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from pathlib import Path
 
 import pytest
 from buckets import s3
+from web import Web
 
 from fitserve.errors import ArtifactError, ArtifactNotFoundError, SettingsError
 from fitserve.store import files
@@ -226,3 +228,24 @@ def test_an_environment_that_opens_no_bucket_is_told_without_its_values(monkeypa
         open_source(SourceUrl(url))
 
     assert not any(value in str(raised.value) for value in environ.values())
+
+
+@pytest.mark.parametrize("url", ["az://container/m.joblib", "gs://bucket/m.joblib"])
+def test_a_bucket_without_tls_is_asked_if_the_environment_says_so(url, monkeypatch, bring):
+    web = Web()
+    key = {"private_key": "", "private_key_id": "", "client_email": "", "gcs_base_url": web.url, "disable_oauth": True}
+    environ = {
+        "AZURE_STORAGE_ACCOUNT_NAME": "anna",
+        "AZURE_STORAGE_ACCOUNT_KEY": "c2VjcmV0",
+        "AZURE_ENDPOINT": web.url,
+        "GOOGLE_SERVICE_ACCOUNT_KEY": json.dumps(key),
+        "GOOGLE_ALLOW_HTTP": "true",
+    }
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+
+    with pytest.raises(ArtifactNotFoundError):
+        bring(url)
+
+    assert any(path.partition("?")[0].endswith("/m.joblib") for _, path, _ in web.asked)
+    web.close()

@@ -37,7 +37,8 @@ if TYPE_CHECKING:
     from fitserve.store.sources.base import Reading
     from fitserve.urls import SourceUrl
 
-_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL", "AWS_ENDPOINT")
+_ENDPOINTS = (*_S3_ENDPOINTS, "AZURE_ENDPOINT", "AZURE_STORAGE_ENDPOINT")
 _AWS_IN_ENVIRONMENT = ("AWS_ACCESS_KEY_ID", "AWS_WEB_IDENTITY_TOKEN_FILE", "AWS_SKIP_SIGNATURE")
 
 _AZURE = "AZURE_STORAGE_ACCOUNT_NAME, and AZURE_STORAGE_ACCOUNT_KEY or another credential"
@@ -146,7 +147,10 @@ def _open(url: SourceUrl) -> Bucket:
     if not parts.netloc or parts.query:
         msg = f"model_path: {url}: wanted {url.scheme}://BUCKET/KEY and nothing else; credentials and regions are "
         raise SettingsError(msg + "taken from the environment")
-    options: dict[str, Any] = {"client_options": client_options(), "retry_config": retries()}
+    options: dict[str, Any] = {
+        "client_options": client_options(allows_http=_allows_http()),
+        "retry_config": retries(),
+    }
     if url.scheme == "s3":
         options |= _s3_options()
     try:
@@ -157,14 +161,20 @@ def _open(url: SourceUrl) -> Bucket:
     return Bucket(url, store, parts.path.removeprefix("/"))
 
 
+def _allows_http() -> bool:
+    """Whether the environment asks for buckets without TLS: by the endpoint of one, or in so many words.
+
+    obstore would see it itself, if it were given no other options of its client.
+    """
+    return any(os.environ.get(name, "").startswith("http://") for name in _ENDPOINTS) or any(
+        os.environ.get(f"{provider}_ALLOW_HTTP", "").lower() in {"1", "true"} for provider in ("AWS", "GOOGLE", "AZURE")
+    )
+
+
 def _s3_options() -> dict[str, Any]:
-    """What obstore does not find by itself: an endpoint without TLS, and the profiles of ``~/.aws``."""
-    options: dict[str, Any] = {}
-    endpoint = next((os.environ[name] for name in _ENDPOINTS if os.environ.get(name)), "")
-    if endpoint:
-        options["endpoint"] = endpoint
-    if endpoint.startswith("http://"):  # whoever set it in the environment wants it so
-        options["client_options"] = client_options(allows_http=True)
+    """What obstore does not find by itself: one of the names of an endpoint, and the profiles of ``~/.aws``."""
+    endpoint = next((os.environ[name] for name in _S3_ENDPOINTS if os.environ.get(name)), "")
+    options: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
     if not any(os.environ.get(name) for name in _AWS_IN_ENVIRONMENT) and importlib.util.find_spec("boto3"):
         from boto3 import Session
 
