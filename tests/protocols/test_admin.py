@@ -10,6 +10,7 @@ import joblib
 import pytest
 from sklearn.linear_model import LogisticRegression
 
+from fitserve.fleet import transaction
 from fitserve.fleet.operations import WorkerState, new_operation
 
 pytestmark = pytest.mark.anyio
@@ -185,6 +186,18 @@ async def test_a_promotion_is_rolled_back_and_the_history_tells_of_both(make_rep
     assert told[:2] == [("rollback", "1.10.0", "2.0.0", "b"), ("promote", "2.0.0", "1.10.0", "a")]
     assert history["model"] == "price"
     assert last["changes"] == history["changes"][:1]
+
+
+async def test_a_switch_does_not_wait_for_the_caller_that_waits_for_it(make_repository_app, client_of, monkeypatch):
+    monkeypatch.setattr(transaction, "LAST_REPLIES_S", 3600)
+    async with asyncio.timeout(120), client_of(make_repository_app()) as client:
+        replies = [
+            await client.post(f"{path}?wait=true", json={"version": version})
+            for path in ("/model/promote", "/models/price/promote")
+            for version in ("1.10.0", "2.0.0")
+        ]
+
+    assert [reply.json()["state"] for reply in replies] == ["done"] * 4
 
 
 async def test_promoting_what_serves_changes_nothing(make_repository_app, client_of):

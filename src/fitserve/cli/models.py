@@ -25,7 +25,10 @@ Url = Annotated[
     typer.Option("--url", metavar="URL", help="The server: http://HOST:PORT or unix:PATH. By default of the settings."),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the server's reply as JSON.")]
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The model; with @ALIAS, the version that it stands for.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The model.")]
+NameOrAlias = Annotated[
+    str, typer.Argument(metavar="NAME", help="The model; with @ALIAS behind it, the version that the alias stands for.")
+]
 NameOrDefault = Annotated[str | None, typer.Argument(metavar="[NAME]", help="The model; by default the default one.")]
 Reason = Annotated[str, typer.Option("--reason", "-m", metavar="TEXT", help="Why, for the history.")]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until all processes have switched, or none has.")]
@@ -47,7 +50,7 @@ def list_models(*, url: Url = None, is_json: AsJson = False) -> None:
 
 
 @COMMAND.command()
-def show(name: Name, *, url: Url = None, is_json: AsJson = False) -> None:
+def show(name: NameOrAlias, *, url: Url = None, is_json: AsJson = False) -> None:
     """Show one model: what serves, what it takes and gives, which versions there are."""
     _show(url, f"/models/{_part(name)}", _model, is_json=is_json)
 
@@ -285,8 +288,10 @@ def _outcome(operation: Mapping[str, Any]) -> str:
     from fitserve.cli.card import safe
 
     alias = f" @{operation['alias']}" if operation.get("alias") else ""
-    versions = f"{operation['from'] or 'none'} → {operation['to'] or 'none'}"
+    versions = f": {operation['from'] or 'none'} → {operation['to'] or 'none'}"
     if operation["status"] == "unchanged":
-        versions = f"{operation['to'] or 'none'}, as before"
-    what = safe(f"{operation['kind']} of {operation['model']}{alias}: {versions}")
+        versions = f": {operation['to'] or 'none'}, as before"
+    elif operation["from"] == operation["to"]:  # it is not known yet what it comes to
+        versions = ""
+    what = safe(f"{operation['kind']} of {operation['model']}{alias}{versions}")
     return f"{what}  [bold]{safe(operation['state'])}[/bold]  {safe(operation['id'])}"
