@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import urllib.request
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ def s3() -> Iterator[tuple[Any, dict[str, str]]]:
         client = boto3.client(
             "s3", endpoint_url=url, aws_access_key_id="anna", aws_secret_access_key="5ecret", region_name="eu-west-1"
         )
+        urllib.request.urlopen(f"{url}/moto-api/reset", data=b"").close()  # all of its servers are one
         client.create_bucket(Bucket="models", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
         yield client, {**ENVIRONMENT, "AWS_ENDPOINT_URL": url}
         client.close()
