@@ -26,31 +26,36 @@ from fitserve.engine.core import Engine
 from fitserve.engine.executor import Executor
 from fitserve.errors import FitserveError, ModelNotReadyError, SettingsError
 from fitserve.estimators.threads import one_thread_here, usable_cpus
+from fitserve.fleet.lifecycle import Lifecycle
 from fitserve.observe.logs import CLIENT_CLOSED, AccessLog, choose_format
 from fitserve.observe.metrics import Metrics
-from fitserve.observe.siblings import server_folder
 from fitserve.plugins import discover
 from fitserve.protocols import openapi
 from fitserve.protocols.base import Handler, Protocol, Services, caught
+from fitserve.protocols.document import described
+from fitserve.protocols.document import document as document_of
 from fitserve.protocols.exchange import EXCHANGE_KEY, OTHER_ROUTE, AsgiExchange, ClientGoneError, Exchange
 from fitserve.protocols.metrics import note_models
+from fitserve.protocols.paths import DEFAULT_MODEL, NO_PARAMETERS, Paths, ref_of
 from fitserve.protocols.problems import STOPPING, answer, problem
 from fitserve.protocols.router import EXCEPTION_HANDLERS, Cors, RoutedHandler
 from fitserve.server.heads import Heads
 from fitserve.server.short_way import ShortWay
 from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
+from fitserve.shared_state.folder import server_folder
 from fitserve.store.catalog import Catalog
-from fitserve.store.lifecycle import Lifecycle
+from fitserve.store.fetcher import Fetcher
 from fitserve.store.takeover import Optimizer
 from fitserve.store.verify import verifier_of
-from fitserve.store.watcher import changes
+from fitserve.urls import SourceUrl, source_url
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from os import PathLike
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+    from fitserve.server.heads import Hot
 
 logger = logging.getLogger("fitserve")
 
@@ -71,7 +76,7 @@ def create_app(
     its lifespan, as below ``parent.mount("/ml", create_app("churn_v1.0.0.joblib"))``.
 
     Args:
-        model: the path of a model file, or a fitted estimator, of which a copy is served;
+        model: the path of a model file or its URL, or a fitted estimator, of which a copy is served;
             ``settings.model_path`` by default.
         name: of a model that is not read from a file.
         version: of a model that is not read from a file; made of its digest by default.
@@ -84,8 +89,8 @@ def create_app(
     settings = settings or read_settings()[0]
     refuse_to_confine(settings)
     if model is None or isinstance(model, str | Path) or hasattr(model, "__fspath__"):
-        path = settings.model_path if model is None else Path(model)
-        app = FitserveApp(settings, path)
+        place = settings.model_path if model is None else source_url(os.fspath(model)) or Path(model)
+        app = FitserveApp(settings, place)
         app.services.lifecycle.start()
         return app
     app = FitserveApp(settings, None)
@@ -105,34 +110,34 @@ class FitserveApp(FastAPI):
     def __init__(
         self,
         settings: Settings,
-        model_path: Path | None,
+        model_path: Path | SourceUrl | None,
         *,
         is_standalone: bool = False,
         is_watching: bool = False,
-        passed: Mapping[str, Mapping[str, Any]] | None = None,
-        metrics_folder: Path | None = None,
+        runtime_folder: Path | None = None,
+        fetcher: Fetcher | None = None,
     ) -> None:
         """Build the application; the model is loaded by ``services.lifecycle.start``, or by the lifespan.
 
         Args:
             settings: of this application.
-            model_path: of the file to serve, if it is one.
+            model_path: of the file to serve, if it is one, or its URL.
             is_standalone: nothing else runs in this process: write access lines to standard error, and
                 answer a request that is cancelled, which then can only be the server stopping.
             is_watching: reload when the file changes, as long as the lifespan runs.
-            passed: reports of model files that have been tried already, as
-                :attr:`~fitserve.store.verify.Verifier.passed` has them.
-            metrics_folder: private to this process and its siblings; looked for if there are some and it is not given.
+            runtime_folder: private to this process and its siblings; looked for if there are some and it is not given.
+            fetcher: of the URL; started here if it is not given.
         """
-        self.services = _services(settings, model_path, passed or {}, metrics_folder)
+        self.services = _services(
+            settings, model_path, runtime_folder, fetcher, is_watching=is_watching, is_standalone=is_standalone
+        )
         self.access_log = AccessLog(
             choose_format(settings.log_format, sys.stderr),
             sys.stderr,
             is_enabled=is_standalone and settings.log_level in {"debug", "info"},
         )
         self._is_standalone = is_standalone
-        self._is_watching = is_watching
-        self._is_folder = model_path is not None and model_path.is_dir()
+        self._has_siblings = runtime_folder is not None or _is_one_of_several()
         self._openapi_key: Any = None
         self._is_serving = False
         self._tasks: set[asyncio.Task[None]] = set()  # the loop itself keeps none alive
@@ -149,18 +154,20 @@ class FitserveApp(FastAPI):
             for protocol in discover(fitserve.protocols, Protocol, "PROTOCOL")
             for route in protocol.routes(self.services)
         ]
-        self._paths = frozenset(route.path for route in self._own_routes)
+        self._paths = Paths(route.path for route in self._own_routes)
         self._door: dict[tuple[str, str], Handler] = {}
-        for route in self._own_routes:
-            methods = ["GET", "HEAD"] if route.method == "GET" else [route.method]
-            self._door |= {(method, route.path): route.handler for method in methods}
-            endpoint = RoutedHandler(route.handler, is_debug=settings.debug)
-            self.router.routes.append(StarletteRoute(route.path, endpoint, methods=methods, include_in_schema=False))
+        for path in dict.fromkeys(route.path for route in self._own_routes):
+            handlers = {route.method: route.handler for route in self._own_routes if route.path == path}
+            if "GET" in handlers:
+                handlers["HEAD"] = handlers["GET"]
+            self._door |= {(method, path): handler for method, handler in handlers.items()}
+            endpoint = RoutedHandler(path, handlers, is_debug=settings.debug)
+            methods = list(handlers)
+            self.router.routes.append(StarletteRoute(path, endpoint, methods=methods, include_in_schema=False))
         add_pages(self)
-        prefixes = {"", settings.root_path}
-        hot = {(r.method, p + r.path): (r.path, r.inference) for r in self._own_routes if r.inference for p in prefixes}
+        self._hot = {(route.method, route.path): route.inference for route in self._own_routes if route.inference}
         self._short_way = ShortWay(
-            Heads(hot, settings.max_body_bytes),
+            Heads(self._find_hot, settings.max_body_bytes),
             self.services.catalog,
             self.services.metrics,
             self._observe,
@@ -194,13 +201,13 @@ class FitserveApp(FastAPI):
         prefix = scope.get("root_path") or settings.root_path  # it is mounted, or the server was told
         scope["root_path"] = prefix
         route = path.removeprefix(prefix) if prefix else path
-        exchange = AsgiExchange(scope, receive, send, route if route in self._paths else OTHER_ROUTE)
-        current = self.services.catalog.current
-        if current is not None:
-            exchange.model_name, exchange.model_version = current.name, current.version
+        template, parameters = self._paths.find(route) or (OTHER_ROUTE, NO_PARAMETERS)
+        exchange = AsgiExchange(scope, receive, send, template, parameters)
+        if exchange.ref is DEFAULT_MODEL:
+            self._note_model(exchange)
         metrics.in_flight(1)
         try:
-            handler = self._door.get((exchange.method, route))
+            handler = self._door.get((exchange.method, template))
             if handler is None or self.user_middleware or (settings.cors_origins and Cors.concerns(exchange)):
                 scope[EXCHANGE_KEY] = exchange
                 await self._inner(scope, receive, exchange.send)
@@ -223,6 +230,16 @@ class FitserveApp(FastAPI):
         finally:
             self._observe(exchange)
 
+    def _note_model(self, exchange: Exchange) -> None:
+        """Name what serves by default.
+
+        A function of its own, since a local name of :meth:`_exchange` would hold the version as long as the request
+        takes: a switch would wait for the very caller that waits for it.
+        """
+        current = self.services.catalog.current
+        if current is not None:
+            exchange.model_name, exchange.model_version = current.name, current.version
+
     def _observe(self, exchange: Exchange) -> None:
         """Tell of an exchange that has ended, whichever way it went."""
         if exchange.status == 0:
@@ -240,6 +257,17 @@ class FitserveApp(FastAPI):
             metrics.rejected(exchange.problem)
         if self.access_log.is_enabled:
             self.access_log.write(exchange)
+
+    def _find_hot(self, asked: tuple[str, str]) -> Hot | None:
+        """The route of a method and a path, if it is one that is answered without ASGI."""
+        method, path = asked
+        root = self.services.settings.root_path
+        for route in {path, path.removeprefix(root)}:
+            template, parameters = self._paths.find(route) or (OTHER_ROUTE, NO_PARAMETERS)
+            inference = self._hot.get((method, template))
+            if inference is not None:
+                return template, inference, ref_of(parameters)
+        return None
 
     @property
     def short_way(self) -> ShortWay | None:
@@ -276,37 +304,35 @@ class FitserveApp(FastAPI):
                 return messages.pop()
             message = await receive()
             if message["type"] == "lifespan.shutdown":  # later the server below waits no longer
-                await self.services.lifecycle.stop(self.services.executor.run)
+                await self.services.lifecycle.stop()
             return message
 
-        watching = asyncio.create_task(self._watch()) if self._is_watching else None
         try:
             await super().__call__(scope, receive_again, send)
         finally:
-            if watching is not None:
-                watching.cancel()
+            self.services.switch.stop()
             if self._is_standalone:
                 logger.info("process %d has stopped", os.getpid())
             self.access_log.flush()
 
     def _begin_to_serve(self) -> None:
-        """What starts threads, and so must not happen before a fork: in the process that answers requests."""
+        """What must not happen before a fork: in the process that answers requests, on its event loop."""
         self._is_serving = True
-        self.services.lifecycle.optimize()
+        self.services.lifecycle.join()
 
     def _settle_in(self) -> None:
         """What only a process of our own may do: reload on SIGHUP, spare the collector what stays, tell the log."""
         current = self.services.catalog.current
         assert current is not None  # it has just been loaded
         is_main_thread = threading.current_thread() is threading.main_thread()
-        if is_main_thread and not _is_one_of_several():  # else the parent of the workers takes it
+        if is_main_thread and not self._has_siblings:  # else the parent of the workers takes it
             had_terminal = has_terminal()
 
             def hang_up() -> None:
                 if had_terminal and not has_terminal():
                     signal.raise_signal(signal.SIGTERM)  # somebody closed the window
                 else:
-                    self._tasks.add(task := asyncio.create_task(self._reload()))
+                    self._tasks.add(task := asyncio.create_task(self.services.switch.reload_all("SIGHUP")))
                     task.add_done_callback(self._tasks.discard)
 
             asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hang_up)
@@ -319,20 +345,6 @@ class FitserveApp(FastAPI):
         gc.enable()
         logger.info("process %d serves %s %s", os.getpid(), current.name, current.version)
 
-    async def _watch(self) -> None:
-        """Reload whenever the file has changed."""
-        path = self.services.lifecycle.path
-        assert path is not None  # only a file is watched
-        async for _ in changes(path, is_folder=self._is_folder):
-            await self._reload()
-
-    async def _reload(self) -> None:
-        """Reload; a file that cannot be served changes nothing, and the log tells why."""
-        try:
-            await self.services.lifecycle.reload(self.services.executor.run)
-        except FitserveError as exc:
-            logger.error("%s", exc)  # noqa: TRY400 - a user's mistake has no trace
-
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document: the owner's routes, and ours as the model that serves has them."""
         current = self.services.catalog.current
@@ -341,7 +353,8 @@ class FitserveApp(FastAPI):
             self.openapi_schema = None
             document = super().openapi()
             components = document.setdefault("components", {})
-            own = openapi.document(self._own_routes, current, taken=components.get("schemas", {}))
+            models = described(self.services.catalog)
+            own = document_of(self._own_routes, models, taken=components.get("schemas", {}))
             document["paths"] |= own["paths"]
             for kind, found in own["components"].items():
                 components.setdefault(kind, {}).update(found)
@@ -355,14 +368,31 @@ class FitserveApp(FastAPI):
 
 def _services(
     settings: Settings,
-    model_path: Path | None,
-    passed: Mapping[str, Mapping[str, Any]],
-    metrics_folder: Path | None,
+    model_path: Path | SourceUrl | None,
+    runtime_folder: Path | None,
+    fetcher: Fetcher | None,
+    *,
+    is_watching: bool,
+    is_standalone: bool,
 ) -> Services:
+    if isinstance(model_path, SourceUrl) and fetcher is None:
+        fetcher = Fetcher.start(model_path, settings)
     catalog = Catalog()
-    verifier = verifier_of(settings, passed)
+    verifier = verifier_of(settings)
     executor = Executor(settings.inference_threads or usable_cpus())
-    metrics = Metrics(lambda: metrics_folder or (server_folder(os.getppid()) if _is_one_of_several() else None))
+    folder = runtime_folder or _folder_of_siblings()
+    metrics = Metrics(lambda: folder)
+    lifecycle = Lifecycle(
+        settings,
+        catalog,
+        model_path,
+        verifier,
+        optimizer=Optimizer(settings, verifier, model_path),
+        runtime_folder=folder,
+        is_watching=is_watching,
+        keeps_state=is_standalone,
+        fetcher=fetcher,
+    )
 
     def make_batcher() -> Batcher:
         return Batcher(executor, wait_s=settings.batch_wait_s, max_rows=settings.max_batch_size, metrics=metrics)
@@ -370,13 +400,8 @@ def _services(
     return Services(
         settings=settings,
         catalog=catalog,
-        lifecycle=Lifecycle(
-            catalog,
-            model_path,
-            verifier,
-            is_one_of_several=_is_one_of_several(),
-            optimizer=Optimizer(settings, verifier, model_path),
-        ),
+        lifecycle=lifecycle,
+        switch=lifecycle.switch,
         engine=Engine(
             catalog,
             make_batcher,
@@ -388,6 +413,21 @@ def _services(
         metrics=metrics,
         started_monotonic_s=time.monotonic(),
     )
+
+
+def _folder_of_siblings() -> Path | None:
+    """The folder that the processes of one parent share; None where there are no siblings.
+
+    Raises:
+        SettingsError: there is no place for it: they could not agree on what serves.
+    """
+    if not _is_one_of_several():
+        return None
+    try:
+        return server_folder(os.getppid())
+    except OSError as exc:
+        msg = f"several processes cannot serve together here: {exc.strerror or exc}"
+        raise SettingsError(msg) from exc
 
 
 def _is_one_of_several() -> bool:
