@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -17,13 +18,23 @@ from fitserve.settings import Settings, read_settings
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Iterator
+
+    from fitserve.store.fetcher import Fetcher
 
 logger = logging.getLogger(__name__)
 
 COMMAND = typer.Typer()
 
 
-@COMMAND.command()
+EXIT_CODES = """Exit codes: 0 stopped, with every request answered; 1 the model cannot be served; 2 the command or a
+setting is wrong; 3 stopped, but a worker did not end in time and was killed; 130 Ctrl-C was pressed twice.
+
+Signals: SIGTERM and SIGINT stop it once what is in flight is answered, a second SIGINT at once. SIGHUP reads the model
+again; with several workers, it replaces them one by one before."""
+
+
+@COMMAND.command(epilog=EXIT_CODES)
 @with_settings()
 def run(
     path: Annotated[
@@ -57,50 +68,92 @@ def serve_forever(
         removes: folders that go with the server; its own process may not remove them once it is confined.
 
     Returns:
-        The exit code.
+        The exit code, as :data:`EXIT_CODES` has them.
 
     Raises:
         ArtifactError: the model cannot be served.
         SettingsError: the address cannot be used.
     """
-    from fitserve.server.listen import listen
+    from fitserve.server.listen import listen, release
 
-    if settings.local_path is None:
+    if settings.model_path is None:
         msg = "no model given: give its path, or set MODEL_PATH"
         raise ArtifactError(msg)
     listener = listen(settings)
-    if settings.workers > 1 and not is_watching:
-        return _serve_with_workers(settings, listener, shows_card=shows_card)
-    _serve_here(settings, listener, shows_card=shows_card, is_watching=is_watching, removes=removes)
-    return 0
+    try:
+        with _fetched(settings) as fetcher:
+            if settings.workers > 1 and not is_watching:
+                return _serve_with_workers(settings, listener, fetcher, shows_card=shows_card)
+            return _serve_here(
+                settings, listener, fetcher, shows_card=shows_card, is_watching=is_watching, removes=removes
+            )
+    finally:
+        listener.close()
+        release(settings)
+
+
+@contextlib.contextmanager
+def _fetched(settings: Settings) -> Iterator[Fetcher | None]:
+    """Have a model that lies at a URL here, and the process at hand that fetches it again; None for a path."""
+    from fitserve.urls import SourceUrl
+
+    if not isinstance(settings.model_path, SourceUrl):
+        yield None
+        return
+    from fitserve.cli.progress import shown
+    from fitserve.store.fetcher import Fetcher
+    from fitserve.store.origin import Origin
+
+    _configure_logging(settings)
+    fetcher = Fetcher.start(settings.model_path, settings)
+    try:
+        with shown(settings.model_path) as progress:
+            Origin(settings.model_path, fetcher).here(or_kept=True, progress=progress)
+        yield fetcher
+    finally:
+        fetcher.close()
 
 
 def _serve_here(
-    settings: Settings, listener: socket.socket, *, shows_card: bool, is_watching: bool, removes: tuple[Path, ...]
-) -> None:
+    settings: Settings,
+    listener: socket.socket,
+    fetcher: Fetcher | None,
+    *,
+    shows_card: bool,
+    is_watching: bool,
+    removes: tuple[Path, ...],
+) -> int:
     from fitserve.server.confined import confined
     from fitserve.store import PRELOAD
+    from fitserve.supervisor import STOPPED, STOPPED_AT_ONCE
+    from fitserve.supervisor.notify import Notifier
 
     _configure_logging(settings)
-    with confined(settings, preload=PRELOAD, removes=removes):
+    notifier = Notifier(os.environ)
+    made = () if settings.uds is None else (settings.uds,)  # which it may not remove itself
+    with confined(settings, preload=PRELOAD, removes=(*removes, *made)):
         from fitserve.app import FitserveApp
         from fitserve.server.listen import make_server, run_server
         from fitserve.store.describe import describe_model, example_request
 
-        app = FitserveApp(settings, settings.local_path, is_standalone=True, is_watching=is_watching)
+        app = FitserveApp(settings, settings.model_path, is_standalone=True, is_watching=is_watching, fetcher=fetcher)
         loaded = app.services.lifecycle.start()
         server = make_server(app, settings)
         _tell({**describe_model(loaded), "example": example_request(loaded)}, listener, shows_card=shows_card)
+        notifier.follow(server, f"{loaded.name} {loaded.version} is served")
         run_server(server, listener)
+        return STOPPED_AT_ONCE if server.force_exit else STOPPED
 
 
-def _serve_with_workers(settings: Settings, listener: socket.socket, *, shows_card: bool) -> int:
+def _serve_with_workers(
+    settings: Settings, listener: socket.socket, fetcher: Fetcher | None, *, shows_card: bool
+) -> int:
     from fitserve.supervisor.notify import Notifier
     from fitserve.supervisor.supervisor import Supervisor
 
     _configure_logging(settings)
     notifier = Notifier(os.environ)
-    supervisor = Supervisor(settings, listener, notifier)
+    supervisor = Supervisor(settings, listener, notifier, fetcher)
     return supervisor.run(lambda facts: _tell(facts, listener, shows_card=shows_card))
 
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
+    import uvicorn
+
 
 class Notifier:
     """Tells the manager that the environment names; without one, everything here does nothing.
@@ -70,6 +72,27 @@ class Notifier:
         if self.watchdog_s is not None and now_s - self._beat_s >= self.watchdog_s:
             self._beat_s = now_s
             self._say("WATCHDOG=1")
+
+    def follow(self, server: uvicorn.Server, status: str) -> None:
+        """Tell the manager of a server of this process: when it takes connections, that it works, and that it stops."""
+        startup, on_tick, shutdown = server.startup, server.on_tick, server.shutdown
+
+        async def startup_and_tell(sockets: list[socket.socket] | None = None) -> None:
+            await startup(sockets=sockets)
+            self.ready(status)
+
+        async def on_tick_and_tell(counter: int) -> bool:
+            self.watchdog(time.monotonic())
+            return await on_tick(counter)
+
+        async def shutdown_and_tell(sockets: list[socket.socket] | None = None) -> None:
+            self.stopping("stopping")
+            await shutdown(sockets=sockets)
+
+        for name, method in (
+            ("startup", startup_and_tell), ("on_tick", on_tick_and_tell), ("shutdown", shutdown_and_tell)
+        ):  # fmt: skip
+            setattr(server, name, method)
 
     def _say(self, *lines: str) -> None:
         if self._socket is not None:
