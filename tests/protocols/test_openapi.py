@@ -279,7 +279,7 @@ async def test_a_version_that_takes_something_else_is_not_described_as_the_one_t
 
 @pytest.mark.anyio
 async def test_models_whose_names_become_one_identifier_keep_apart(make_app, client_of, tmp_path, constant):
-    for name in ("a-b", "a.b", "A_b"):
+    for name in ("a-b", "a.b", "A_b", "batch", "a_b_version"):
         joblib.dump(constant(1.0), tmp_path / f"{name}_v1.joblib")
     async with client_of(make_app(tmp_path, state_dir=tmp_path / ".state")) as client:
         paths = (await client.get("/openapi.json")).json()["paths"]

@@ -80,7 +80,7 @@ class _Writer:
         self.components = _Components(taken)
         self._default = next((model.loaded for model in models if model.is_default), None)
         self._parameters = _parameters([model.loaded.name for model in models])
-        self._suffixes = _suffixes(models)
+        self._ids: set[str] = set()
         self._done: dict[tuple[Operation, str | None], Schema] = {}
 
     def add(self, route: Route) -> None:
@@ -92,7 +92,8 @@ class _Writer:
         """Describe an inference route of one model; examples stand where they stand first."""
         name, has_version = model.loaded.name, "version" in parameters_of(route.path)
         found = self._described(route.operation, model.loaded)
-        found = {**found, "operationId": f"{found['operationId']}_{self._suffixes[name]}{'_version' * has_version}"}
+        word = re.sub(r"\W", "_", name) + "_version" * has_version
+        found = {**found, "operationId": f"{found['operationId']}_{word}"}
         if has_version or model.is_default:
             found = _without_examples(found)
         if has_version:
@@ -100,7 +101,14 @@ class _Writer:
         self._put(route, route.path.replace("{name}", name), found)
 
     def _put(self, route: Route, path: str, found: Schema) -> None:
-        self.paths.setdefault(path, {})[route.method.lower()] = found
+        """Put a description into its place, under an id of its own: names of models may become one word."""
+        wanted, number = found["operationId"], 1
+        own = wanted
+        while own.lower() in self._ids:
+            number += 1
+            own = f"{wanted}_{number}"
+        self._ids.add(own.lower())
+        self.paths.setdefault(path, {})[route.method.lower()] = {**found, "operationId": own}
 
     def _described(self, describe: Operation, loaded: LoadedModel | None) -> Schema:
         """A description, which costs most of what a document does, made once for all the paths that have it."""
@@ -134,21 +142,6 @@ def _parameters(names: list[str]) -> dict[str, Schema]:
         "alias": in_path("alias", "A name that stands for a version, such as champion.", **identifier),
         "id": in_path("id", "Of the operation.", pattern="^[A-Za-z0-9-]{1,64}$"),
     }
-
-
-def _suffixes(models: Sequence[Described]) -> dict[str, str]:
-    """What tells the operations of one model from those of the others: its name as an identifier, by its name."""
-    found: dict[str, str] = {}
-    taken: set[str] = set()
-    for model in models:
-        word = same = re.sub(r"\W", "_", model.loaded.name)
-        number = 1
-        while word.lower() in taken:
-            number += 1
-            word = f"{same}_{number}"
-        taken.add(word.lower())
-        found[model.loaded.name] = word
-    return found
 
 
 class _Components:
