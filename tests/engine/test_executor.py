@@ -74,3 +74,13 @@ def test_threads_do_not_keep_the_process_alive():
     asyncio.run(executor.run(lambda: None))
 
     assert all(thread.daemon for thread in threading.enumerate() if thread.name.startswith("fitserve-inference"))
+
+
+async def test_each_thread_begins_with_what_it_is_told_to_do_first():
+    begun: list[int] = []
+    executor = Executor(2)
+    executor.on_start = lambda: begun.append(threading.get_ident())
+
+    worked = {await executor.run(threading.get_ident) for _ in range(5)}
+
+    assert worked <= set(begun)

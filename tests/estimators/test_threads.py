@@ -102,3 +102,39 @@ def test_a_quick_model_has_one_thread_and_a_slow_one_as_many_as_there_are_proces
 
     assert [loaded.model.estimator.n_jobs for loaded in (quick, slow)] == [1, 2]
     assert forest.n_jobs == -1
+
+
+POSTPONED = """
+import os, sys
+from fitserve.estimators.threads import begin_threads, one_thread_before_forks, openmp_threads_here, postpone_jobs
+
+os.environ.pop("OPENBLAS_NUM_THREADS", None)
+os.environ["OMP_NUM_THREADS"] = sys.argv[1]
+kept = one_thread_before_forks(os.environ)
+import sklearn.ensemble, threadpoolctl
+
+class Part:
+    n_jobs = 1
+
+def numbers():
+    pools = threadpoolctl.threadpool_info()
+    return [max(pool["num_threads"] for pool in pools if pool["user_api"] == api) for api in ("openmp", "blas")]
+
+part = Part()
+told = [postpone_jobs([(part, -1)]), *numbers()]
+if os.fork() == 0:
+    begin_threads(3, kept)
+    openmp_threads_here()
+    print(*told, *numbers(), part.n_jobs, os.environ["MKL_NUM_THREADS"], postpone_jobs([]), flush=True)
+    os._exit(0)
+os.wait()
+"""
+
+
+@pytest.mark.parametrize(("operator", "openmp"), [("2", 2), ("4", 4)])
+def test_threads_are_postponed_until_after_the_fork_and_the_operators_number_counts(operator, openmp):
+    done = subprocess.run(
+        [sys.executable, "-c", POSTPONED, operator], capture_output=True, text=True, timeout=60, check=True
+    )
+
+    assert done.stdout.split() == ["True", "1", "1", str(openmp), str(openmp), "3", "3", "False"]

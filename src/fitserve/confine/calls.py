@@ -74,7 +74,7 @@ renameat2:316:276 link:86:- linkat:265:37 symlink:88:- symlinkat:266:36 truncate
 _WITH_CONDITIONS = """
 clone:56:220 fork:57:- clone3:435:435 kill:62:129 tgkill:234:131 prlimit64:302:261 prctl:157:167 ioctl:16:29 fcntl:72:25
 sendto:44:206 sendmsg:46:211 sendmmsg:307:269 socketpair:53:199 socket:41:198 connect:42:203
-memfd_create:319:279 io_uring_setup:425:425
+memfd_create:319:279 seccomp:317:277 io_uring_setup:425:425
 """
 
 

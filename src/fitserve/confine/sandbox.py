@@ -164,8 +164,8 @@ def end_forking() -> Confinement | None:
         raise RuntimeError(msg)
     _entered = replace(_entered, may_fork=False)
     if _reached.has_seccomp:
-        has_seccomp, lacks = _seccomp(_entered)  # a second filter: what either refuses is refused
-        _reached = replace(_reached, has_seccomp=has_seccomp, missing=(*_reached.missing, *lacks))
+        has_second, lacks = _seccomp(_entered, drops=False)  # what either filter refuses is refused
+        _reached = replace(_reached, has_seccomp=has_second, missing=(*_reached.missing, *lacks))
     return _reached
 
 
@@ -193,7 +193,7 @@ def _older_threads() -> int:
         return threading.active_count() - 1
 
 
-def _seccomp(sandbox: Sandbox) -> tuple[bool, list[str]]:
+def _seccomp(sandbox: Sandbox, *, drops: bool = True) -> tuple[bool, list[str]]:
     processor = machine()
     if processor is None:
         return False, ["seccomp (it is known on 64-bit Linux for x86-64 and aarch64 only)"]
@@ -208,7 +208,8 @@ def _seccomp(sandbox: Sandbox) -> tuple[bool, list[str]]:
     )
     try:
         prctl(PR_SET_NO_NEW_PRIVS, 1)
-        drop_capabilities(processor)
+        if drops:
+            drop_capabilities(processor)
         seccomp.install(processor, code)
     except OSError as exc:
         return False, [f"seccomp ({exc.strerror})"]

@@ -101,6 +101,8 @@ def confine_worker(settings: Settings) -> None:
     """
     confinement = end_forking()
     if confinement is not None:
+        if confinement.missing:
+            logger.info("confinement of process %d: %s", os.getpid(), confinement.summary)
         _judge(confinement, settings)
 
 
