@@ -204,7 +204,7 @@ def refused(service: Service, place: Place, kind: str) -> tuple[list[Figure], An
     return [
         none(f"{kind}: reloads that were not refused", int(answer.status not in {422, 504}), answer.why),
         none(f"{kind}: operations without a reason", int(not has_reason), answer.body),
-        none(f"{kind}: versions changed", int(before["model_version"] != after["model_version"]), after),
+        none(f"{kind}: versions changed", int(before["version"] != after["version"]), after),
     ], answer
 
 

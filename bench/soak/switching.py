@@ -51,7 +51,7 @@ def other(version: str) -> str:
 
 
 def serving_version(service: Service) -> str:
-    return str(service.ask("GET", "/model/info").body["model_version"])
+    return str(service.ask("GET", "/model/info").body["version"])
 
 
 def switches(service: Service, n: int, shape: Shape, every_s: float = 0.0) -> list[Figure]:

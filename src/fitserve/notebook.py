@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from fitserve.app import create_app
 from fitserve.errors import FitserveError, SettingsError
-from fitserve.server.listen import base_url, listen, make_server
+from fitserve.server.listen import base_url, listen, release
+from fitserve.server.serve import make_server
 from fitserve.settings import read_settings
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class ServedModel:
 
     def __init__(self, app: Any, settings: Any) -> None:
         self.app = app
+        self._settings = settings
         listener = listen(settings)
         self.url = base_url(listener)
         self._server = make_server(app, settings)
@@ -95,6 +97,7 @@ class ServedModel:
         """Finish what is in flight and stop. May be called again."""
         self._server.should_exit = True
         self._thread.join()
+        release(self._settings)
         atexit.unregister(self.stop)
 
     def __enter__(self) -> Self:

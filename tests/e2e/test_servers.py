@@ -51,7 +51,7 @@ def test_every_endpoint_answers_as_scikit_learn_does(kind, stem, models, dataset
             url: client.get(url).status_code
             for url in ("/health", "/ready", "/started", "/docs", "/redoc", "/openapi.json", "/model/info")
         }
-        reload = client.post("/model/reload")
+        reload = client.post("/model/reload?wait=true")
 
     check_outputs([one["prediction"] for one in singles], expected)
     check_outputs(batch["predictions"], expected)

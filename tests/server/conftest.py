@@ -7,6 +7,8 @@ import dataclasses
 import threading
 import time
 from contextlib import contextmanager
+from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -20,8 +22,17 @@ from fitserve.app import FitserveApp, create_app
 from fitserve.server.listen import listen
 from fitserve.server.serve import make_server
 from fitserve.settings import Settings
+from fitserve.store.assignment import to_json
+from fitserve.store.catalog import assignment_of
 from fitserve.store.cost import Cost
 from fitserve.store.forms import NATIVE, Form, Forms
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Mapping
+
+    from fitserve.shared_state.board import Board
+    from fitserve.shared_state.slot import Slot
 
 RAISES, WAITS = 66.0, 77.0
 """First features at which the model of the tests raises, and waits for its gate."""
@@ -82,18 +93,30 @@ def make_kind(iris):
             return predict(inputs, asked)
 
         cost = KnownCost(1.0) if kind == "executor" else KnownCost(1e-6)
-        catalog.switch(dataclasses.replace(catalog.current, forms=Forms(Form(NATIVE, at, cost))))
+        catalog.prepare(dataclasses.replace(catalog.current, forms=Forms(Form(NATIVE, at, cost))))
+        fleet = app.services.lifecycle.fleet
+        fleet.board.commit(to_json(assignment_of(catalog.current)))
+        fleet.load_assignment()
         return app
 
     return make
 
 
 @contextmanager
-def serving(way: str, app: FitserveApp, **config: object):
+def serving(
+    way: str,
+    app: FitserveApp,
+    *,
+    listener: socket.socket | None = None,
+    board: Board | None = None,
+    slot: Slot | None = None,
+    settings: Mapping[str, object] = MappingProxyType({}),
+    **config: object,
+):
     """A server in a thread; yields it and its address, and stops it."""
-    settings = Settings(port=0)
-    listener = listen(settings)
-    server = make_server(app, settings)
+    chosen = Settings(port=0, **settings)
+    listener = listener or listen(chosen)
+    server = make_server(app, chosen, board, slot)
     if way == "uvicorn":
         server = uvicorn.Server(server.config)
     server.config.http = WAYS[way]
@@ -101,7 +124,7 @@ def serving(way: str, app: FitserveApp, **config: object):
     for name, value in config.items():
         setattr(server.config, name, value)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
-    address: tuple[str, int] = listener.getsockname()
+    address = listener.getsockname()
     thread.start()
     try:
         deadline_s = time.monotonic() + TIMEOUT_S

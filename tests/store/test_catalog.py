@@ -91,7 +91,7 @@ def test_a_version_that_is_known_and_not_in_memory_says_so(catalog):
 def test_each_lease_follows_the_generation_in_shared_memory(catalog, one):
     cells = memoryview(bytearray(16)).cast("Q")
     cells[0] = 1
-    catalog.follow(cells, lambda: catalog.apply(assigned(2, model("2", "1", "2")), 0.0))
+    catalog.follow(cells, lambda: catalog.apply(assigned(2, model("2", "1", "2")), 0.0), len)
     before = catalog.lease(ModelRef()).version
     cells[0] = 2
 

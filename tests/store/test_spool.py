@@ -13,12 +13,12 @@ import pytest
 from shared_state.processes import ended, forked
 
 from fitserve.confine.sandbox import Sandbox, enter
-from fitserve.errors import ArtifactError
+from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.signature import Field
 from fitserve.store.loading import load_artifact
 from fitserve.store.repository import read_artifact
 from fitserve.store.spool import Spool
-from fitserve.store.verify import identity
+from fitserve.store.verify import Verifier, identity
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import Artifact, Declared, Golden
 
@@ -32,6 +32,10 @@ def artifact_of(data: bytes = b"model", **others: object) -> Artifact:
 @pytest.fixture
 def spool(tmp_path) -> Spool:
     return Spool(tmp_path / "artifacts")
+
+
+def kept(spool: Spool) -> list[str]:
+    return [path.name for path in spool.folder.iterdir() if not path.name.startswith(".used-")]
 
 
 def rich() -> Artifact:
@@ -73,6 +77,60 @@ def test_a_kept_model_loads(spool, models):
     assert loaded.trial.has_answered
 
 
+@pytest.fixture
+def mapped(spool, models, monkeypatch) -> Artifact:
+    """A pickle that counts as large, as the spool gives it."""
+    monkeypatch.setattr("fitserve.store.spool.LARGE_BYTES", 1)
+    return spool.get(spool.put(read_artifact(models / "cancer_v2.joblib"), {}))[0]
+
+
+def test_a_large_pickle_is_loaded_from_where_it_lies(mapped, models, datasets):
+    artifact = read_artifact(models / "cancer_v2.joblib")
+    loaded, usual = (load_artifact(each, TrustPolicy()).model for each in (mapped, artifact))
+    X = loaded.signature.check(datasets["cancer_v2"].tolist())
+
+    assert isinstance(mapped.data, memoryview)
+    assert mapped == artifact
+    assert (loaded.predict(X).predictions == usual.predict(X).predictions).all()
+
+
+@pytest.mark.parametrize("level", ["allowlist", "any", "pinned"])
+def test_a_large_pickle_is_loaded_at_every_level_that_takes_one(mapped, level):
+    policy = TrustPolicy(level, pins=frozenset({mapped.digest}))
+
+    assert load_artifact(mapped, policy).trial.has_answered
+
+
+def test_a_large_pickle_is_refused_as_any_other(mapped):
+    with pytest.raises(UntrustedArtifactError, match="the trust level 'data'"):
+        load_artifact(mapped, TrustPolicy("data"))
+
+
+def test_a_large_pickle_goes_to_a_child_as_any_other(mapped):
+    assert Verifier().verify(mapped)["model"]["version"] == "2"
+
+
+def test_a_large_pickle_that_is_replaced_or_removed_stays_what_it_was(spool, mapped, models):
+    data = (models / "cancer_v2.joblib").read_bytes()
+    (spool.folder / "new").write_bytes(b"x")
+    (spool.folder / "new").replace(spool.folder / identity(mapped))
+    assert mapped.data == data
+
+    spool.prune(set(), limit_bytes=0)
+    assert mapped.data == data
+
+
+@pytest.mark.parametrize("data", [b"\x80" + b"x" * 50, b"x" * 50])
+def test_only_pickles_are_mapped(spool, monkeypatch, data):
+    monkeypatch.setattr("fitserve.store.spool.LARGE_BYTES", 50)
+    found, _ = spool.get(spool.put(artifact_of(data), {}))
+    signed, _ = spool.get(spool.put(artifact_of(data, signature=b"signed"), {}))
+
+    assert isinstance(found.data, memoryview if data[:1] == b"\x80" else bytes)
+    assert isinstance(signed.data, bytes)
+    assert found.data == signed.data == data
+
+
 def test_what_is_not_there_is_told(spool):
     assert not spool.has("0" * 64)
     with pytest.raises(ArtifactError, match="is not kept in .*: reload"):
@@ -82,7 +140,7 @@ def test_what_is_not_there_is_told(spool):
 def test_what_was_put_twice_is_kept_once(spool):
     keys = {spool.put(artifact_of(), REPORT), spool.put(artifact_of(), {"another": 1})}
 
-    assert [path.name for path in spool.folder.iterdir()] == list(keys)
+    assert kept(spool) == list(keys)
     assert spool.get(*keys)[1] == REPORT
 
 
@@ -92,10 +150,10 @@ def test_the_same_bytes_of_which_something_else_is_said_are_another_artifact(spo
     assert len(keys) == 2
 
 
-def test_files_are_of_their_user_alone(spool):
+def test_files_are_of_their_user_alone_who_may_not_write_them(spool):
     key = spool.put(artifact_of(), REPORT)
 
-    assert stat.S_IMODE((spool.folder / key).stat().st_mode) == 0o600
+    assert stat.S_IMODE((spool.folder / key).stat().st_mode) == 0o400
     assert stat.S_IMODE(spool.folder.stat().st_mode) == 0o700
 
 
@@ -118,11 +176,16 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-@pytest.mark.parametrize("artifact", [artifact_of(), rich()], ids=["file", "folder"])
-def test_what_is_damaged_is_told_and_removed(spool, artifact, damage):
+@pytest.mark.parametrize(
+    "artifact", [artifact_of(), artifact_of(b"\x80" * 5000), rich()], ids=["file", "pickle", "folder"]
+)
+def test_what_is_damaged_is_told_and_removed(spool, monkeypatch, artifact, damage):
+    monkeypatch.setattr("fitserve.store.spool.LARGE_BYTES", 1)
     key = spool.put(artifact, REPORT)
     path = spool.folder / key
-    path.write_bytes(DAMAGES[damage](path.read_bytes()))
+    content = path.read_bytes()
+    path.unlink()
+    path.write_bytes(DAMAGES[damage](content))
     with pytest.raises(ArtifactError, match="was damaged where it was kept"):
         spool.get(key)
 
@@ -161,7 +224,7 @@ def test_a_full_disk_is_told_and_leaves_nothing(spool):
 
     with forked(work) as pid:
         assert ended(pid) == 0
-    assert [path.name for path in spool.folder.iterdir()] == [identity(artifact_of())]
+    assert kept(spool) == [identity(artifact_of())]
 
 
 def test_a_folder_that_others_can_write_in_is_not_used(spool, caplog):
@@ -173,7 +236,7 @@ def test_a_folder_that_others_can_write_in_is_not_used(spool, caplog):
         spool.get(key)
     spool.put(artifact_of(b"other"), REPORT)
     assert "others can write there" in caplog.text
-    assert len(list(spool.folder.iterdir())) == 1
+    assert len(kept(spool)) == 1
 
 
 def test_a_confined_process_puts_gets_and_prunes(spool):
@@ -195,7 +258,8 @@ def test_a_confined_process_puts_gets_and_prunes(spool):
 
 def aged(spool: Spool, name: str, age_s: float) -> None:
     then_s = time.time() - age_s
-    os.utime(spool.folder / name, (then_s, then_s))
+    for path in spool.folder.glob(f"*{name}"):
+        os.utime(path, (then_s, then_s))
 
 
 def put(spool: Spool, *names: str) -> list[str]:
@@ -261,4 +325,4 @@ def test_processes_that_put_the_same_at_once_agree(spool):
 
     with forked(work) as one, forked(work) as other:
         assert [ended(one), ended(other)] == [0, 0]
-    assert len(list(spool.folder.iterdir())) == 1
+    assert len(kept(spool)) == 1

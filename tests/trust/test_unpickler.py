@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import pickle
 import sys
@@ -11,7 +12,7 @@ import hostile_files
 import joblib
 import numpy as np
 import pytest
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LinearRegression, LogisticRegression
 from sklearn.preprocessing import FunctionTransformer
 
 from fitserve.errors import ArtifactError, UntrustedArtifactError
@@ -252,6 +253,48 @@ def test_the_state_of_a_generator_inside_of_another_is_checked():
 
     with pytest.raises(ArtifactError, match="a random generator's position lies outside its state"):
         check_structure({"a": generator})
+
+
+def pickled() -> bytes:
+    return pickle.dumps(LinearRegression().fit([[1.0], [2.0]], [1.0, 2.0]))
+
+
+@pytest.mark.parametrize("level", ["allowlist", "pinned", "any"])
+def test_a_pickle_is_loaded_from_a_map_of_its_file(level):
+    data = pickled()
+    digest = hashlib.sha256(data).hexdigest()
+
+    loaded = load_pickle(memoryview(data), TrustPolicy(level, pins=frozenset({digest})), digest=digest)
+
+    assert loaded.coef_ == pytest.approx([1.0])
+
+
+def test_what_is_no_pickle_is_told_from_a_map_too():
+    for data in (b"", b"\x80", b"\x80\x01.", b"no pickle"):
+        with pytest.raises(ArtifactError):
+            load_pickle(memoryview(data), POLICY, digest=DIGEST)
+
+
+@pytest.mark.parametrize("level", ["pinned", "any"])
+def test_a_map_that_changed_since_it_was_hashed_is_not_taken_on_trust(level):
+    digest = hashlib.sha256(pickled()).hexdigest()
+    changed = memoryview(pickle.dumps(LinearRegression().fit([[1.0], [2.0]], [1.0, 3.0])))
+    with pytest.raises(ArtifactError, match="changed while it was loaded"):
+        load_pickle(changed, TrustPolicy(level, pins=frozenset({digest})), digest=digest)
+
+
+@pytest.mark.parametrize("length", [1, 62, 63, 64, 65, 255, 256, 257, 5000])
+def test_a_stream_reads_whole_lines_and_whole_blocks(length):
+    line = b"x" * (length - 1) + b"\n"
+    stream = Stream(memoryview(line * 2 + b"rest"))
+
+    assert [stream.readline(), stream.readline(), stream.remaining] == [line, line, 4]
+    with pytest.raises(EOFError):
+        stream.readline()
+    with pytest.raises(EOFError):
+        stream.read(5)
+    stream.skip(1)
+    assert [stream.read(1), stream.read(0), stream.read(), stream.remaining] == [b"e", b"", b"st", 0]
 
 
 @pytest.mark.parametrize("container", ["dict", "set", "frozenset"])

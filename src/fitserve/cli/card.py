@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from fitserve.observe.logs import printable
 
@@ -126,6 +127,8 @@ def safe(text: str) -> str:
 
 def curl(url: str, example: Mapping[str, Any]) -> str:
     """A shell line that predicts the example row."""
+    if url.startswith("http+unix://"):
+        url = f"--unix-socket {shlex.quote(unquote(url.removeprefix('http+unix://')))} http://localhost"
     return f"curl -s {url}/predict -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(example))}"
 
 

@@ -227,11 +227,25 @@ def main() -> None:
     if mode == "warm":
         template.warm_up()
     template.serve()
-    if options["removes"]:
-        import shutil
+    for place in options["removes"]:
+        _remove(place)
 
-        for folder in options["removes"]:
-            shutil.rmtree(folder, ignore_errors=True)
+
+def _remove(place: str) -> None:
+    """Remove a folder; a socket only if nobody listens there: another server may have taken the place."""
+    import shutil
+    import stat
+
+    try:
+        if stat.S_ISSOCK(os.lstat(place).st_mode):
+            with socket.socket(socket.AF_UNIX) as probe:
+                probe.connect(place)
+        else:
+            shutil.rmtree(place, ignore_errors=True)
+    except ConnectionRefusedError:
+        os.unlink(place)  # noqa: PTH108 - it imports little
+    except OSError:
+        pass
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import threading
 import time
 import weakref
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from fitserve.errors import ArtifactError
 from fitserve.formats.base import hooks_of
@@ -24,11 +24,12 @@ from fitserve.store.listing import list_repository
 from fitserve.store.loader import Loader
 from fitserve.store.loading import LARGE_BYTES, adopt, give_back_memory, stop, stop_when_unused
 from fitserve.fleet.notes import FileNotes, MemoryNotes
+from fitserve.store.origin import Origin
 from fitserve.store.places import spool_of
 from fitserve.fleet.proposal import Proposals
 from fitserve.fleet.switch import Switch
 from fitserve.store.verify import with_path
-from fitserve.store.watcher import changes
+from fitserve.store.watcher import DEV_QUIET_S, QUIET_S
 from fitserve.trust.policy import TrustPolicy
 
 if TYPE_CHECKING:
@@ -37,9 +38,11 @@ if TYPE_CHECKING:
 
     from fitserve.settings import Settings
     from fitserve.store.catalog import Catalog, LoadedModel
+    from fitserve.store.fetcher import Fetcher
     from fitserve.store.listing import Listing
     from fitserve.store.takeover import Optimizer
     from fitserve.store.verify import Verifier
+    from fitserve.urls import SourceUrl
 
 logger = logging.getLogger(__name__)
 
@@ -60,32 +63,36 @@ class Lifecycle:
         self,
         settings: Settings,
         catalog: Catalog,
-        path: Path | None,
+        path: Path | SourceUrl | None,
         verifier: Verifier,
         *,
         optimizer: Optimizer | None = None,
         runtime_folder: Path | None = None,
-        watch: str | None = None,
+        is_watching: bool = False,
         keeps_state: bool = False,
+        fetcher: Fetcher | None = None,
     ) -> None:
         """Describe what is to be served; nothing is read.
 
         Args:
             settings: of the server.
             catalog: what is loaded is put into it.
-            path: of a model or a repository of models.
+            path: of a model or a repository of models, or its URL.
             verifier: tries artifacts.
             optimizer: compiles them.
             runtime_folder: that this process shares with its siblings; None if it has none.
-            watch: as the setting has it, which it goes before.
+            is_watching: somebody waits in front of it for changes of the file.
             keeps_state: remember aliases and choices over a restart, also where no ``state_dir`` is set.
+            fetcher: of the URL.
         """
         self.path = path
+        self._origin = None if path is None else Origin(path, fetcher)
         self._settings = settings
         self._catalog = catalog
         self._verifier = verifier
         self._optimizer = optimizer
-        self._watch = watch or settings.watch
+        self._is_dev = is_watching
+        self._watch = "notify" if is_watching else settings.watch
         is_kept = path is not None and (keeps_state or settings.state_dir is not None)
         journal = Journal(where(settings, path) if is_kept and path is not None else None)
         spool = None if runtime_folder is None else spool_of(settings)
@@ -96,20 +103,24 @@ class Lifecycle:
         self.fleet = Fleet(catalog, loader, board, notes)
         if optimizer is not None:
             self.fleet.on_applied = optimizer.begin
-        self._proposals = path and Proposals(self._scan, loader, journal, settings.keep_loaded, self._explained)
+        self._proposals = (
+            None if path is None else Proposals(self._scan, loader, journal, settings.keep_loaded, self._explained)
+        )
         changes_of = None if path is None or self._watch == "off" else self._changes
         self.switch = Switch(settings, self.fleet, catalog, loader, journal, self._proposals, self._scan, changes_of)
 
     def _scan(self) -> Listing:
-        assert self.path is not None  # only what was read from a path is read again
-        return list_repository(self.path)
+        assert self._origin is not None  # only what was read from a path is read again
+        return list_repository(self._origin.here(or_kept=self.fleet.board.generation == 0))
 
-    def _explained(self, error: ArtifactError, path: Path) -> ArtifactError:
+    def _explained(self, error: ArtifactError, path: Path | SourceUrl) -> ArtifactError:
         return with_path(error, path, self._verifier.policy)
 
     def _changes(self) -> AsyncIterator[None]:
-        assert self.path is not None  # as above
-        return changes(self.path, mode=self._watch, interval_s=self._settings.watch_interval_s)
+        assert self._origin is not None  # as above
+        mode: Literal["poll", "notify"] = "poll" if self._watch == "poll" else "notify"
+        quiet_s = DEV_QUIET_S if self._is_dev else QUIET_S
+        return self._origin.changes(mode, self._settings.watch_interval_s, quiet_s=quiet_s)
 
     def start(self) -> LoadedModel:
         """Load what the fleet serves, and before all others decide what that is. Blocks.

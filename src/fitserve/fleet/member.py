@@ -68,7 +68,7 @@ class Fleet:
         self._looked_s = 0.0
         self._expiry: asyncio.TimerHandle | None = None
         self._is_looking = False
-        catalog.follow(board.cells, self.catch_up)
+        catalog.follow(board.cells, self.catch_up, board.commit)
 
     # ── the assignment ──────────────────────────────────────────────────────────────
 

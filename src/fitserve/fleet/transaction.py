@@ -220,7 +220,7 @@ class Transaction:
             model=operation.model,
             action=operation.kind,
             alias=operation.alias,
-            from_version=present and self._answering(present),
+            from_version=None if present is None else self._answering(present),
             to_version=self._answering(model),
             reason=operation.reason,
             operation=operation.id,

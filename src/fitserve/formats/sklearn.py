@@ -44,7 +44,7 @@ def load(artifact: Artifact, policy: TrustPolicy) -> EstimatorModel:
 
 def matches(artifact: Artifact) -> bool:
     """Whether the bytes begin as a pickle of protocol 2 or later does, or as a compressed file."""
-    head = artifact.data[:6]
+    head = bytes(artifact.data[:6])  # they may be a view of a map: fitserve.store.spool
     is_zlib = len(head) > 1 and head[0] & 0x0F == 8 and head[0] >> 4 <= 7 and (head[0] * 256 + head[1]) % 31 == 0  # noqa: PLR2004 - RFC 1950
     is_pickle = len(head) > 1 and head[0] == pickle.PROTO[0] and 2 <= head[1] <= pickle.HIGHEST_PROTOCOL  # noqa: PLR2004
     return is_pickle or is_zlib or head.startswith(COMPRESSED)

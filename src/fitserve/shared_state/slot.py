@@ -102,7 +102,7 @@ class Slot:
         for cell in range(N_CELLS):
             row[cell] = 0
         self.pid = os.getpid()
-        self.started_ticks = _started_ticks()
+        self.started_ticks = 0 if lock is None else _started_ticks()  # nobody else reads that of one in memory
         self.beat()
         states[number] = State.JOINING  # last: a slot that is not free has the numbers of its member
 

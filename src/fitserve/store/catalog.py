@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ModelNotFoundError, ModelNotReadyError, VersionNotLoadedError
-from fitserve.store.assignment import Assignment, KnownVersion, ServedModel
+from fitserve.store.assignment import Assignment, KnownVersion, ServedModel, to_json
 from fitserve.store.optimization import Optimization
 
 if TYPE_CHECKING:
@@ -63,15 +63,22 @@ class Catalog:
         self._generation = 0
         self._cells: MutableSequence[int] | memoryview[int] = [0]
         self._catch_up: Callable[[], None] = lambda: None
+        self._commit: Callable[[bytes], int] = self._commit_alone
         self._loaded: dict[tuple[str, str], LoadedModel] = {}
         self._prepared: dict[tuple[str, str], LoadedModel] = {}
         self._on_demand: OrderedDict[tuple[str, str], LoadedModel] = OrderedDict()
         self._retiring: weakref.WeakSet[LoadedModel] = weakref.WeakSet()
         self._current: LoadedModel | None = None
 
-    def follow(self, cells: memoryview[int], catch_up: Callable[[], None]) -> None:
-        """Compare with ``cells[0]`` from now on; ``catch_up`` is called where it differs, and calls :meth:`apply`."""
-        self._cells, self._catch_up = cells, catch_up
+    def follow(self, cells: memoryview[int], catch_up: Callable[[], None], commit: Callable[[bytes], int]) -> None:
+        """Let the generation that counts stand elsewhere.
+
+        Args:
+            cells: the first of them is the generation.
+            catch_up: is called where it differs, and calls :meth:`apply`.
+            commit: writes an assignment and returns its generation.
+        """
+        self._cells, self._catch_up, self._commit = cells, catch_up, commit
 
     @property
     def generation(self) -> int:
@@ -197,7 +204,7 @@ class Catalog:
         self._loaded = now
         self.assignment, self._generation = assignment, assignment.generation
         default = assignment.models.get(assignment.default)
-        self._current = default and now.get((default.name, default.serving))
+        self._current = None if default is None else now.get((default.name, default.serving))
         unknown = [key for key in self._on_demand if key[1] not in _versions(assignment, key[0])]
         gone += [self._on_demand.pop(key) for key in unknown]
         for found in gone:
@@ -220,12 +227,15 @@ class Catalog:
         return None
 
     def switch(self, loaded: LoadedModel) -> None:
-        """Let one version serve alone, of a model that was handed over in memory: one process knows of it."""
-        known = KnownVersion(loaded.version, None, loaded.digest, loaded.identity)
+        """Let one version serve alone, that was handed over in memory."""
         self.prepare(loaded)
-        model = ServedModel(loaded.name, loaded.version, {loaded.version: known})
-        self._cells[0] = self._generation + 1
-        self.apply(Assignment(self._generation + 1, loaded.name, {loaded.name: model}), 0.0)
+        known = KnownVersion(loaded.version, None, loaded.digest, loaded.identity)
+        assignment = Assignment().with_model(ServedModel(loaded.name, loaded.version, {loaded.version: known}))
+        self.apply(replace(assignment, generation=self._commit(to_json(assignment))), 0.0)
+
+    def _commit_alone(self, _: bytes) -> int:
+        self._cells[0] += 1
+        return self._cells[0]
 
     def add_on_demand(self, loaded: LoadedModel, budget_bytes: int) -> None:
         """Keep a version that was asked for, and drop those asked for longest ago that the budget has no room for."""
@@ -250,9 +260,8 @@ def _lost(before: ServedModel | None, after: ServedModel) -> frozenset[str]:
     """The versions that answered to something before, by default or by an alias, to which others answer now."""
     if before is None:
         return frozenset()
-    roles: dict[str | None, str] = {None: before.serving, **before.aliases}
-    now: dict[str | None, str] = {None: after.serving, **after.aliases}
-    return frozenset(version for role, version in roles.items() if now.get(role) != version)
+    lost = {version for alias, version in before.aliases.items() if after.aliases.get(alias) != version}
+    return frozenset(lost if after.serving == before.serving else {*lost, before.serving})
 
 
 def _versions(assignment: Assignment, name: str) -> Mapping[str, KnownVersion]:

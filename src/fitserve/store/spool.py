@@ -6,9 +6,13 @@ One file holds one artifact, and is called what :func:`~fitserve.store.verify.id
     the head: JSON, {message, report, blobs: [[length, sha256], …]}
     the blobs
 
-It appears by a rename, whole. Whoever reads it copies the bytes and hashes the copy: what was hashed is what is
-loaded, even if somebody changes the file meanwhile. A map would save that copy, which lasts until the model is
-loaded, but what is in it could still change; and every format wants ``bytes``.
+It appears by a rename, whole, and nobody but root may write into it, as a confined process may not change that. It can
+be replaced or removed; who reads it goes on with what it was.
+
+The bytes of a large pickle are read where they lie, through a map, so that the processes of a server do not each
+hold them beside the model while they load it. Root could change them after they were hashed: the loader of pickles
+checks every step when it takes it, and hashes a copy of what it takes on trust. All else is copied before it is
+hashed, because the other formats want ``bytes``.
 """
 
 from __future__ import annotations
@@ -17,21 +21,25 @@ import contextlib
 import errno
 import hashlib
 import logging
+import mmap
 import os
+import pickle
+import secrets
 import stat
-import tempfile
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import orjson
 
 from fitserve.errors import ArtifactError
+from fitserve.store.loading import LARGE_BYTES
 from fitserve.store.message import artifact_message, artifact_of
 from fitserve.store.verify import identity
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from io import BufferedReader
     from pathlib import Path
 
     from fitserve.types import Artifact
@@ -54,6 +62,8 @@ _MAGIC = "fitserve-spool 1"
 _FIRST_LINE_BYTES = 128
 _MAX_HEAD_BYTES = 256 * 2**20
 _PARTIAL = ".partial-"
+_USED = ".used-"
+_CHANGED = "its bytes have changed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,13 +94,13 @@ class Spool:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self._is_ours():
                 raise PermissionError(errno.EPERM, "others can write there")
-            with tempfile.NamedTemporaryFile(prefix=_PARTIAL, dir=self.folder, delete=False) as file:
-                try:
-                    _write(file, message, report, blobs)
-                    os.rename(file.name, self.folder / key)  # noqa: PTH104 - as the file is called
-                except BaseException:
-                    os.unlink(file.name)  # noqa: PTH108
-                    raise
+            partial = self.folder / f"{_PARTIAL}{os.getpid()}-{secrets.token_hex(4)}"
+            try:
+                _write(partial, message, report, blobs)
+                partial.rename(self.folder / key)
+            except BaseException:
+                partial.unlink(missing_ok=True)
+                raise
         except OSError as exc:
             logger.warning(
                 "the bytes of %s %s are not kept for the other processes, which read them from their path: %s: %s",
@@ -99,7 +109,10 @@ class Spool:
         return key
 
     def get(self, identity: str) -> tuple[Artifact, Mapping[str, Any]]:
-        """An artifact, with a copy of its bytes, and the report that was kept with it.
+        """An artifact and the report that was kept with it.
+
+        The data of a large pickle is a ``memoryview``, which the loader of pickles takes, and which can be hashed,
+        cut, written and sent like ``bytes``. Let go of it when the model is loaded.
 
         Raises:
             ArtifactError: it is not kept, or was damaged, and is not kept any more; the text follows its name.
@@ -119,8 +132,7 @@ class Spool:
                 msg = f"cannot be read where it is kept, in {self.folder}: {exc.strerror}"
                 raise ArtifactError(msg) from exc
             except (ValueError, LookupError, TypeError) as exc:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                _remove(path)
                 msg = f"was damaged where it was kept, in {self.folder} ({exc}): reload the model"
                 raise ArtifactError(msg) from exc
         _mark_used(path)
@@ -154,31 +166,37 @@ class Spool:
                 n_bytes += size
                 is_over = age_s > MAX_AGE_S or n_bytes > limit_bytes
             if is_over:
-                with contextlib.suppress(OSError):
-                    path.unlink()
+                _remove(path)
 
     def _by_age(self, now_s: float) -> list[tuple[Path, float, int]]:
-        """Every file with its age and size, the one used last first."""
-        found = []
+        """Every file with the time since it was used, and its size; the one used last first."""
+        found: dict[Path, os.stat_result] = {}
         with contextlib.suppress(OSError):
             for path in self.folder.iterdir():
                 with contextlib.suppress(OSError):  # another process removes, too
-                    status = path.stat()
-                    found.append((path, now_s - status.st_mtime, status.st_size))
-        return sorted(found, key=lambda entry: entry[1])
+                    found[path] = path.stat()
+        entries = []
+        for path, status in found.items():
+            if not path.name.startswith(_USED):
+                used = found.get(path.with_name(_USED + path.name), status)
+                entries.append((path, now_s - max(used.st_mtime, status.st_mtime), status.st_size))
+        return sorted(entries, key=lambda entry: entry[1])
 
 
-def _write(file: Any, message: Mapping[str, Any], report: Mapping[str, Any], blobs: Sequence[bytes]) -> None:
+def _write(path: Path, message: Mapping[str, Any], report: Mapping[str, Any], blobs: Sequence[bytes]) -> None:
     hashed = [[len(blob), hashlib.sha256(blob).hexdigest()] for blob in blobs]
     head = orjson.dumps({"message": message, "report": report, "blobs": hashed})
-    file.write(f"{_MAGIC} {len(head)} {hashlib.sha256(head).hexdigest()}\n".encode())
-    for part in (head, *blobs):
-        file.write(part)
-    file.flush()
-    os.fsync(file.fileno())
+    # The rights are given when it is made: a confined process cannot take them away later.
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(f"{_MAGIC} {len(head)} {hashlib.sha256(head).hexdigest()}\n".encode())
+        for part in (head, *blobs):
+            file.write(part)
+        file.flush()
+        os.fsync(descriptor)
 
 
-def _read(file: BinaryIO, key: str) -> tuple[Artifact, Mapping[str, Any]]:
+def _read(file: BufferedReader, key: str) -> tuple[Artifact, Mapping[str, Any]]:
     """Read what :func:`_write` has written; any error means that it is not that."""
     program, release, length, checksum = file.readline(_FIRST_LINE_BYTES).decode("ascii").split()
     _expect(f"{program} {release}" == _MAGIC and 0 < int(length) <= _MAX_HEAD_BYTES, "it does not begin as it should")
@@ -187,18 +205,28 @@ def _read(file: BinaryIO, key: str) -> tuple[Artifact, Mapping[str, Any]]:
     message, report = document["message"], document["report"]
     said = hashlib.sha256(orjson.dumps(message, option=orjson.OPT_SORT_KEYS)).hexdigest()
     _expect(said == key, "it is another artifact")
-    blobs = [_exactly(file, length, digest) for length, digest in document["blobs"]]
-    _expect(not file.read(1), "more bytes follow")
+    sizes = [length for length, _ in document["blobs"]]
+    _expect(file.tell() + sum(sizes) == os.fstat(file.fileno()).st_size, "it is truncated, or more bytes follow")
     # Of a folder, the digest is that of a list of files, of which some are not in the artifact.
     _expect(bool(message["files"]) or document["blobs"][0][1] == message["digest"], "it has the bytes of another one")
-    return artifact_of(message, blobs), report
+    if len(sizes) == 1 and sizes[0] >= LARGE_BYTES and file.peek(1)[:1] == pickle.PROTO:
+        view = _mapped(file, *document["blobs"][0])
+        return replace(artifact_of(message, [b""]), data=cast("bytes", view)), report
+    return artifact_of(message, [_exactly(file, length, digest) for length, digest in document["blobs"]]), report
+
+
+def _mapped(file: BinaryIO, length: int, digest: str) -> memoryview:
+    """As :func:`_exactly`, without a copy."""
+    begin = file.tell()
+    view = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))[begin : begin + length]
+    _expect(hashlib.sha256(view).hexdigest() == digest, _CHANGED)
+    return view
 
 
 def _exactly(file: BinaryIO, length: int, digest: str) -> bytes:
     """So many bytes, which have this sha256."""
     data = file.read(length)
-    _expect(len(data) == length, "it is truncated")
-    _expect(hashlib.sha256(data).hexdigest() == digest, "its bytes have changed")
+    _expect(len(data) == length and hashlib.sha256(data).hexdigest() == digest, _CHANGED)
     return data
 
 
@@ -207,11 +235,13 @@ def _expect(is_so: bool, what_is_wrong: str) -> None:  # noqa: FBT001 - an asser
         raise ValueError(what_is_wrong)
 
 
+def _remove(path: Path) -> None:
+    for gone in (path, path.with_name(_USED + path.name)):
+        with contextlib.suppress(OSError):
+            gone.unlink()
+
+
 def _mark_used(path: Path) -> None:
-    """Give a file the present time, by writing what stands there: a confined process cannot set times."""
+    """Note the present time beside a file: a confined process cannot set times."""
     with contextlib.suppress(OSError):
-        file = os.open(path, os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        try:
-            os.pwrite(file, _MAGIC[:1].encode(), 0)
-        finally:
-            os.close(file)
+        path.with_name(_USED + path.name).write_bytes(b"\n")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from fitserve.formats.base import Model
     from fitserve.settings import Settings
     from fitserve.types import Artifact
+    from fitserve.urls import SourceUrl
 
 BASE_MEMORY_BYTES = 384 * 2**20
 """What a child may take besides its libraries, whatever the size of the file."""
@@ -170,7 +171,7 @@ def _import_ahead(artifact: Artifact) -> None:
         identify(artifact).prepare()
 
 
-def with_path(error: ArtifactError, path: Path, policy: TrustPolicy) -> ArtifactError:
+def with_path(error: ArtifactError, path: Path | SourceUrl, policy: TrustPolicy) -> ArtifactError:
     """The same error in the operator's words: with the path, and what could be done."""
     text = f"{path} {error}"
     if isinstance(error, UntrustedArtifactError) and (commands := remedies(error, str(path), policy)):
@@ -185,7 +186,9 @@ def identity(artifact: Artifact) -> str:
 
 
 def _memory_for(blobs: Sequence[bytes]) -> int:
-    factors = (MEMORY_PER_COMPRESSED_BYTE if blob.startswith(_COMPRESSED) else MEMORY_PER_BYTE for blob in blobs)
+    factors = (
+        MEMORY_PER_COMPRESSED_BYTE if bytes(blob[:6]).startswith(_COMPRESSED) else MEMORY_PER_BYTE for blob in blobs
+    )
     return BASE_MEMORY_BYTES + sum(len(blob) * factor for blob, factor in zip(blobs, factors, strict=True))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,35 +11,51 @@ ARRAY_HEADER = "joblib.numpy_pickle.NumpyArrayWrapper"
 """What joblib writes before the bytes of an array. Never imported: :class:`ArrayHeader` stands for it."""
 
 
+_LINE_BYTES = 64
+"""Names and numbers are shorter; a longer line is looked for in steps."""
+
+
 class Refused(Exception):  # noqa: N818 - a verdict, caught by those who tell the operator
     """The stream does what no model file needs; the text is a predicate that follows the file's name."""
 
 
-class Stream(io.BytesIO):
-    """The bytes of the file, not copied; reading past the end raises EOFError."""
+class Stream:
+    """The bytes of the file, not copied, be they in a map; reading past the end raises EOFError."""
 
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._n_bytes = len(data)  # getbuffer() would tell, and copy all of them
+    def __init__(self, data: bytes | memoryview) -> None:
+        self._view = memoryview(data)
+        self._n_bytes = len(data)
+        self._place = 0
 
-    def read(self, size: int | None = -1, /) -> bytes:
-        """Read exactly ``size`` bytes."""
-        block = super().read(size)
-        if size is not None and len(block) < size:
+    def read(self, size: int = -1, /) -> bytes:
+        """Read exactly ``size`` bytes, or all that are left."""
+        end = self._n_bytes if size < 0 else self._place + size
+        if end > self._n_bytes:
             raise EOFError
+        block = self._view[self._place : end].tobytes()
+        self._place = end
         return block
 
-    def readline(self, size: int | None = -1, /) -> bytes:
+    def readline(self) -> bytes:
         """Read a whole line, with its end."""
-        line = super().readline(size)
-        if not line.endswith(b"\n"):
-            raise EOFError
-        return line
+        length = _LINE_BYTES
+        while True:
+            block = self._view[self._place : self._place + length].tobytes()
+            if n_before := block.find(b"\n") + 1:
+                self._place += n_before
+                return block[:n_before]
+            if len(block) < length:
+                raise EOFError
+            length *= 4
+
+    def skip(self, size: int) -> None:
+        """Pass over bytes, of which so many are left."""
+        self._place += size
 
     @property
     def remaining(self) -> int:
         """How many bytes are left."""
-        return self._n_bytes - self.tell()
+        return self._n_bytes - self._place
 
 
 class ArrayHeader:

@@ -8,11 +8,12 @@ names all that is missing.
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import io
 import types
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fitserve.errors import ArtifactError, UntrustedArtifactError
 from fitserve.trust import arrays, reconstruct
@@ -166,8 +167,8 @@ def import_exactly(full: str) -> Any:
     return thing
 
 
-def load_pickle(data: bytes, policy: TrustPolicy, *, digest: str, is_signed: bool = False) -> Any:
-    """Load a joblib file or a pickle from its bytes, compressed or not.
+def load_pickle(data: bytes | memoryview, policy: TrustPolicy, *, digest: str, is_signed: bool = False) -> Any:
+    """Load a joblib file or a pickle from its bytes, compressed or not, which may lie in a map of a file.
 
     ``digest`` is the sha256 of the file, in hex: the policy may vouch for it. ``is_signed`` says that
     the policy's key has signed these bytes. What is vouched for is loaded as :func:`joblib.load` does,
@@ -181,10 +182,10 @@ def load_pickle(data: bytes, policy: TrustPolicy, *, digest: str, is_signed: boo
     require_pinned(digest, policy)
     if policy.level == "data":
         raise UntrustedArtifactError(HOLDS_CODE.format("a pickle"), digest=digest)
-    plain = decompress(data)
+    plain: bytes | memoryview = decompress(cast("bytes", data))  # a view that is not compressed comes back as it is
     is_vouched = policy.level == "any" or (policy.level == "pinned" and (is_signed or digest in policy.pins))
     try:
-        result = _load_plainly(plain) if is_vouched else _load_by_list(plain, policy, digest)
+        result = _load_plainly(plain, digest) if is_vouched else _load_by_list(plain, policy, digest)
     except ArtifactError:
         raise
     except (Exception, SystemExit) as exc:
@@ -193,14 +194,18 @@ def load_pickle(data: bytes, policy: TrustPolicy, *, digest: str, is_signed: boo
     return result
 
 
-def _load_plainly(data: bytes) -> Any:
+def _load_plainly(data: bytes | memoryview, digest: str) -> Any:
     import joblib
 
+    if isinstance(data, memoryview):  # of a file, which may have changed since it was hashed
+        data = bytes(data)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise ArtifactError("changed while it was loaded")
     return joblib.load(io.BytesIO(data))
 
 
-def _load_by_list(data: bytes, policy: TrustPolicy, digest: str) -> Any:
-    if data[:1] != b"\x80" or data[1:2] < b"\x02":
+def _load_by_list(data: bytes | memoryview, policy: TrustPolicy, digest: str) -> Any:
+    if data[:1] != b"\x80" or bytes(data[1:2]) < b"\x02":
         raise ArtifactError(
             "is no joblib or pickle file of protocol 2 or later: if it is one of protocol 0 or 1, "
             "load it where you trust it and save it again with joblib"
@@ -216,7 +221,7 @@ def _load_by_list(data: bytes, policy: TrustPolicy, digest: str) -> Any:
     return result
 
 
-def judge(data: bytes, policy: TrustPolicy, digest: str) -> None:
+def judge(data: bytes | memoryview, policy: TrustPolicy, digest: str) -> None:
     """Find all that a pickle uses, making nothing, and compare it with the policy.
 
     Raises:
