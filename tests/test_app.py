@@ -271,7 +271,7 @@ async def test_compiling_begins_with_the_lifespan_or_with_the_first_request_and_
 ):
     app, mounted, parent, begun = make_app(), make_app(), FastAPI(), []
     for one in (app, mounted):
-        monkeypatch.setattr(one.services.lifecycle, "optimize", lambda one=one: begun.append(one))
+        monkeypatch.setattr(one.services.lifecycle, "join", lambda one=one: begun.append(one))
     parent.mount("/ml", mounted)
 
     assert begun == []

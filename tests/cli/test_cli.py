@@ -184,7 +184,7 @@ def test_dev_serves_a_changed_file_and_outlives_a_broken_one(tmp_path, models):
         with httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
             servers.wait_until(lambda: servers.is_ready(client, process, tmp_path / "log"), 60)
             path.write_bytes(b"broken")
-            servers.wait_until(lambda: "the version before goes on" in (tmp_path / "log").read_text(), 30)
+            servers.wait_until(lambda: "what served before goes on" in (tmp_path / "log").read_text(), 30)
             before = client.post("/predict", json={"features": [5.1, 3.5, 1.4, 0.2]}).json()
             joblib.dump(LogisticRegression().fit([[0] * 4, [9] * 4], ["low", "high"]), path)
 

@@ -218,11 +218,11 @@ def test_sighup_reloads_a_single_process(kind, models, tmp_path):
     with servers.running(kind, path, tmp_path) as (client, process, log):
         joblib.dump(LogisticRegression().fit([[0] * 4, [9] * 4], ["low", "high"]), path)
         process.send_signal(signal.SIGHUP)
-        servers.wait_until(lambda: "has changed" in log.read_text(), 30)
+        servers.wait_until(lambda: "reload of" in log.read_text() and "serves, before" in log.read_text(), 30)
         prediction = client.post("/predict", json={"features": [9, 9, 9, 9]}).json()["prediction"]
         path.write_bytes(b"broken")
         process.send_signal(signal.SIGHUP)
-        servers.wait_until(lambda: "the version before goes on" in log.read_text(), 30)
+        servers.wait_until(lambda: "what served before goes on" in log.read_text(), 30)
         again = client.post("/predict", json={"features": [9, 9, 9, 9]}).json()["prediction"]
 
     assert prediction == again == "high"
