@@ -30,7 +30,8 @@ process and serve nothing; with `--json` they print their report as JSON. `pytho
 | exit code | meaning |
 |---|---|
 | 0 | done; for a server: stopped by SIGINT or SIGTERM |
-| 1 | the model cannot be served, packed or converted, or is not trusted, or `check` found that it answers no test row; `models` found no server, or was refused |
+| 1 | the model cannot be served, packed or converted, or is not trusted, or `check` found that it answers no test \
+row; `models` found no server, or was refused |
 | 2 | the command line or a setting is wrong, or the port is in use |
 
 SIGINT (Ctrl-C) and SIGTERM stop a server: it takes no more connections, finishes the requests in flight for up to

@@ -14,7 +14,9 @@ from fitserve.urls import SourceUrl, source_url, without_secrets
 SECRET = "https://anna:pa55@models.example/churn_v1.joblib?X-Amz-Signature=5ecret#sha256=ab"
 
 
-@pytest.mark.parametrize("text", ["s3://bucket/a", "gs://b", "models:/churn@champion", "models:/churn/3", "HTTPS://h/x"])
+@pytest.mark.parametrize(
+    "text", ["s3://bucket/a", "gs://b", "models:/churn@champion", "models:/churn/3", "HTTPS://h/x"]
+)
 def test_a_url_is_told_from_a_path(text):
     assert source_url(text) == SourceUrl(text)
 

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +46,7 @@ from fitserve.server.terminal import has_terminal
 from fitserve.settings import Settings, read_settings
 from fitserve.shared_state.folder import server_folder
 from fitserve.store.catalog import Catalog
+from fitserve.store.engines_shared import ask_to_share
 from fitserve.store.fetcher import Fetcher
 from fitserve.store.takeover import Optimizer
 from fitserve.store.verify import verifier_of
@@ -387,7 +389,13 @@ def _services(
         catalog,
         model_path,
         verifier,
-        optimizer=Optimizer(settings, verifier, model_path),
+        optimizer=Optimizer(
+            settings,
+            verifier,
+            model_path,
+            preferred=lambda: catalog.current,
+            ask_to_share=(lambda _: None) if folder is None else partial(ask_to_share, folder),
+        ),
         runtime_folder=folder,
         is_watching=is_watching,
         keeps_state=is_standalone,

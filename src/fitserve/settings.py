@@ -244,8 +244,8 @@ class Settings(BaseSettings):
         default=512 * 2**20,
         ge=0,
         le=2**50,
-        description="Memory that compiled engines may take in each serving process. Beyond it the library's own call "
-        "serves.",
+        description="Memory that compiled engines may take in all processes of a server together. Beyond it the "
+        "library's own call serves.",
     )
     cache_dir: Path | None = Field(
         default=None,

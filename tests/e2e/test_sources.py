@@ -60,9 +60,7 @@ def test_a_file_of_a_web_server_is_served_and_fetched_again_by_a_reload(kind, we
 def test_a_bucket_is_a_repository_whose_new_version_a_watcher_takes(tmp_path):
     with s3() as (bucket, environ):
         for version, value in (("1.9.0", 1.9), ("1.10.0", 1.1)):
-            bucket.put_object(
-                Bucket="models", Key=f"prod/answer/{version}/model.joblib", Body=model(value)
-            )
+            bucket.put_object(Bucket="models", Key=f"prod/answer/{version}/model.joblib", Body=model(value))
         settings = {
             "FITSERVE_OPTIMIZE": "off",
             "FITSERVE_WATCH": "poll",

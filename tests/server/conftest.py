@@ -23,7 +23,6 @@ from fitserve.server.listen import listen
 from fitserve.server.serve import make_server
 from fitserve.settings import Settings
 from fitserve.store.assignment import to_json
-from fitserve.store.catalog import assignment_of
 from fitserve.store.cost import Cost
 from fitserve.store.forms import NATIVE, Form, Forms
 
@@ -95,7 +94,7 @@ def make_kind(iris):
         cost = KnownCost(1.0) if kind == "executor" else KnownCost(1e-6)
         catalog.prepare(dataclasses.replace(catalog.current, forms=Forms(Form(NATIVE, at, cost))))
         fleet = app.services.lifecycle.fleet
-        fleet.board.commit(to_json(assignment_of(catalog.current)))
+        fleet.board.commit(to_json(catalog.assignment))
         fleet.load_assignment()
         return app
 

@@ -10,8 +10,8 @@ import pytest
 from e2e import servers
 
 from fitserve.errors import ArtifactError
-from fitserve.store.catalog import Catalog
 from fitserve.fleet.lifecycle import Lifecycle
+from fitserve.store.catalog import Catalog
 from fitserve.store.verify import Verifier
 from fitserve.trust.policy import TrustPolicy
 from fitserve.types import ModelRef

@@ -13,21 +13,21 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from fitserve.errors import ArtifactError
+from fitserve.fleet.aside import aside
+from fitserve.fleet.member import Fleet
+from fitserve.fleet.notes import FileNotes, MemoryNotes
+from fitserve.fleet.proposal import Proposals
+from fitserve.fleet.switch import Switch
 from fitserve.formats.base import hooks_of
 from fitserve.shared_state.board import Board
 from fitserve.shared_state.journal import Journal, where
-from fitserve.fleet.aside import aside
 from fitserve.store.assignment import to_json
 from fitserve.store.describe import notes_of
-from fitserve.fleet.member import Fleet
 from fitserve.store.listing import list_repository
 from fitserve.store.loader import Loader
 from fitserve.store.loading import LARGE_BYTES, adopt, give_back_memory, stop, stop_when_unused
-from fitserve.fleet.notes import FileNotes, MemoryNotes
 from fitserve.store.origin import Origin
 from fitserve.store.places import spool_of
-from fitserve.fleet.proposal import Proposals
-from fitserve.fleet.switch import Switch
 from fitserve.store.verify import with_path
 from fitserve.store.watcher import DEV_QUIET_S, QUIET_S
 from fitserve.trust.policy import TrustPolicy
@@ -59,7 +59,7 @@ class Lifecycle:
         switch: changes what they serve.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what a process is told at its start; all but four by name
         self,
         settings: Settings,
         catalog: Catalog,
@@ -96,7 +96,7 @@ class Lifecycle:
         is_kept = path is not None and (keeps_state or settings.state_dir is not None)
         journal = Journal(where(settings, path) if is_kept and path is not None else None)
         spool = None if runtime_folder is None else spool_of(settings)
-        loader = Loader(verifier, optimizer, spool)
+        loader = self._loader = Loader(verifier, optimizer, spool)
         catalog.dropped = self._dropped
         board = Board.in_memory() if runtime_folder is None else Board.open(runtime_folder)
         notes = MemoryNotes() if runtime_folder is None else FileNotes(runtime_folder)
@@ -122,10 +122,14 @@ class Lifecycle:
         quiet_s = DEV_QUIET_S if self._is_dev else QUIET_S
         return self._origin.changes(mode, self._settings.watch_interval_s, quiet_s=quiet_s)
 
-    def start(self) -> LoadedModel:
+    def start(self, *, is_before_fork: bool = False) -> LoadedModel:
         """Load what the fleet serves, and before all others decide what that is. Blocks.
 
         :meth:`join` is to follow where requests are answered.
+
+        Args:
+            is_before_fork: processes that serve will be forked from this one: engines that are at hand are loaded for
+                all of them.
 
         Raises:
             ArtifactError: it cannot be served; the text names the path, for the operator.
@@ -144,7 +148,9 @@ class Lifecycle:
                     self._found(self._proposals)
             finally:
                 release()
+        self._loader.is_before_fork = is_before_fork
         self.fleet.load_assignment()
+        self._loader.is_before_fork = False
         loaded = self._catalog.current
         assert loaded is not None  # without the default model there would have been an error
         for one in self._catalog.serving():
@@ -195,6 +201,8 @@ class Lifecycle:
 
     def _dropped(self, loaded: LoadedModel) -> None:
         """See to what a version leaves behind, once the last request has let go of it."""
+        if self._optimizer is not None:
+            self._optimizer.cancel(loaded)
         stop_when_unused(loaded)
         if loaded.size_bytes >= LARGE_BYTES:
             later: Callable[[], None] = threading.Thread(target=give_back_memory, daemon=True).start

@@ -14,20 +14,20 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ArtifactError, FitserveError
-from fitserve.shared_state.slot import State
 from fitserve.fleet.aside import aside
+from fitserve.fleet.warm_up import shapes_of, warm_up
+from fitserve.shared_state.slot import State
 from fitserve.store.assignment import KnownVersion, ServedModel, from_json, model_of
 from fitserve.store.loader import PREPARE_ENGINES_S
-from fitserve.fleet.warm_up import shapes_of, warm_up
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
+    from fitserve.fleet.notes import Notes
     from fitserve.shared_state.board import Board
     from fitserve.shared_state.slot import Slot
     from fitserve.store.catalog import Catalog, LoadedModel
     from fitserve.store.loader import Loader
-    from fitserve.fleet.notes import Notes
 
 logger = logging.getLogger(__name__)
 

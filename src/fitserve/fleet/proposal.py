@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from fitserve.fleet.operations import Operation
     from fitserve.shared_state.journal import Journal
     from fitserve.store.listing import Entry, Listing
     from fitserve.store.loader import Loader
-    from fitserve.fleet.operations import Operation
 
 logger = logging.getLogger(__name__)
 

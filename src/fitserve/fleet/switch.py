@@ -26,15 +26,15 @@ from fitserve.fleet.transaction import Transaction
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine
 
-    from fitserve.settings import Settings
-    from fitserve.shared_state.journal import Change, Journal
-    from fitserve.store.catalog import Catalog, LoadedModel
     from fitserve.fleet.member import Fleet
-    from fitserve.store.listing import Listing
-    from fitserve.store.loader import Loader
     from fitserve.fleet.notes import Release
     from fitserve.fleet.operations import Kind
     from fitserve.fleet.proposal import Proposals
+    from fitserve.settings import Settings
+    from fitserve.shared_state.journal import Change, Journal
+    from fitserve.store.catalog import Catalog, LoadedModel
+    from fitserve.store.listing import Listing
+    from fitserve.store.loader import Loader
     from fitserve.types import ModelRef
 
 logger = logging.getLogger(__name__)

@@ -11,21 +11,21 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from fitserve.errors import ArtifactError, ConflictError, FitserveError
+from fitserve.fleet.aside import aside
+from fitserve.fleet.operations import Operation, WorkerState
 from fitserve.shared_state.journal import Change
 from fitserve.shared_state.slot import State
-from fitserve.fleet.aside import aside
 from fitserve.store.assignment import ServedModel, from_json, to_json
-from fitserve.fleet.operations import Operation, WorkerState
 from fitserve.store.versions import highest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from fitserve.fleet.member import Fleet
+    from fitserve.fleet.proposal import Proposals
     from fitserve.shared_state.journal import Journal
     from fitserve.shared_state.slot import Member
-    from fitserve.fleet.member import Fleet
     from fitserve.store.loader import Loader
-    from fitserve.fleet.proposal import Proposals
 
 logger = logging.getLogger(__name__)
 

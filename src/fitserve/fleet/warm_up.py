@@ -1,4 +1,4 @@
-"""A version answers calls like those that its predecessor had of late, before it serves: the first callers need not wait.
+"""A version answers calls like those that its predecessor had of late, before it serves: so nobody waits for them.
 
 What is allocated, compiled or paged in by a first call of some size is so by then.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -50,6 +51,9 @@ class Loader:
         verifier: tries artifacts in a confined child.
         optimizer: gets engines for what is loaded; None where nothing is compiled.
         spool: keeps the bytes that were verified for the other processes; None where there are none.
+
+    Attributes:
+        is_before_fork: processes that serve will be forked from this one, and share what it loads.
     """
 
     def __init__(self, verifier: Verifier, optimizer: Optimizer | None = None, spool: Spool | None = None) -> None:
@@ -58,6 +62,7 @@ class Loader:
         self._spool = spool
         self._at_hand: dict[str, tuple[Artifact, Mapping[str, Any]]] = {}
         self._lock = threading.Lock()
+        self.is_before_fork = False
 
     def read(self, entry: Entry, known: Mapping[str, KnownVersion]) -> tuple[Artifact, KnownVersion]:
         """Read a version, and label it by its bytes.
@@ -136,14 +141,41 @@ class Loader:
                 msg = f"does not answer its golden samples as when it was packed: {golden.mismatch}"
                 raise ArtifactError(msg)
             loaded.trial.has_answered = True
-        if self._optimizer is not None:
-            self._optimizer.plan(loaded, artifact)
+        self._get_engines(loaded, name, known, within_s=engines_within_s)
         is_large = loaded.size_bytes >= LARGE_BYTES
         del artifact
         self.let_go(known)
         if is_large:
             give_back_memory()
         return loaded
+
+    def _get_engines(self, loaded: LoadedModel, name: str, known: KnownVersion, *, within_s: float | None) -> None:
+        if self._optimizer is None:
+            return
+        read = partial(self._read_again, name, replace(known, identity=loaded.identity))
+        if within_s is not None:
+            self._optimizer.prepare(loaded, read, within_s)
+        elif self.is_before_fork:
+            self._optimizer.preload(loaded, read)
+        else:
+            self._optimizer.plan(loaded, read)
+
+    def _read_again(self, name: str, known: KnownVersion) -> Artifact:
+        """The bytes of a version that has been loaded, for whoever compiles it: nothing is tried, only compared.
+
+        Raises:
+            ArtifactError: they are no longer there.
+        """
+        if self._spool is not None and self._spool.has(known.identity):
+            return self._spool.get(known.identity)[0]
+        if known.path is None:
+            msg = "is no longer in memory, and there is no file to read it from"
+            raise ArtifactError(msg)
+        artifact = read_entry(Entry(name, known.version, Path(known.path)))
+        if identity(artifact) != known.identity:
+            msg = "is not what it was when it was verified: its file has changed since; reload it"
+            raise ArtifactError(msg)
+        return artifact
 
     def _bytes_of(self, name: str, known: KnownVersion) -> tuple[Artifact, Mapping[str, Any]]:
         with self._lock:
@@ -152,13 +184,11 @@ class Loader:
             return found
         if known.identity and self._spool is not None and self._spool.has(known.identity):
             return self._spool.get(known.identity)
-        if known.path is None:
-            msg = "is no longer in memory, and there is no file to read it from"
-            raise ArtifactError(msg)
-        artifact = read_entry(Entry(name, known.version, Path(known.path)))
-        if known.identity and identity(artifact) != known.identity:
-            msg = "is not what it was when it was verified: its file has changed since; reload it"
-            raise ArtifactError(msg)
+        if known.identity:
+            artifact = self._read_again(name, known)
+        else:
+            assert known.path is not None  # it was listed, and has never been read
+            artifact = read_entry(Entry(name, known.version, Path(known.path)))
         return artifact, verified(artifact, self._verifier)
 
 

@@ -139,7 +139,7 @@ def _load(told: Mapping[str, Any]) -> Loaded:
     app = FitserveApp(
         settings, settings.model_path, is_standalone=True, runtime_folder=runtime, fetcher=_fetcher(settings, told)
     )
-    app.services.lifecycle.start()
+    app.services.lifecycle.start(is_before_fork=sys.platform == "linux")
     gc.collect()
     gc.freeze()  # the copies do not touch, and thereby copy, what lives here
     return Loaded(app, settings, runtime, scratch, pools)
