@@ -47,6 +47,9 @@ RELOAD = "reload"
 
 _POLL_S = 0.02
 
+_LOCK_S = 2.0
+"""How long the lock of an operation that is over is waited for."""
+
 
 class Switch:
     """Begins operations and tells how they go. Used from the event loop of a member.
@@ -128,14 +131,30 @@ class Switch:
             operation = replace(operation, from_version=version, to_version=version).done("unchanged")
             await aside(partial(self._keep, operation))
             return operation
-        release = await aside(partial(self._fleet.notes.try_lock, f"model-{name}.lock"))
-        if release is None:
-            msg = f"another operation on the model {name} is under way: wait for it"
-            raise ConflictError(msg)
+        release = await self._locked(name)
         self._running[operation.id] = operation
         await aside(partial(self._fleet.notes.put, "running", operation.id, to_note(operation)))
         self._begin(self._run(operation, release))
         return operation
+
+    async def _locked(self, name: str) -> Release:
+        """The lock of a model. An operation that is over is told of before it has given its lock back: that is awaited.
+
+        Raises:
+            ConflictError: an operation on the model is under way.
+        """
+        until_s = time.monotonic() + _LOCK_S
+        while (release := await aside(partial(self._fleet.notes.try_lock, f"model-{name}.lock"))) is None:
+            if time.monotonic() > until_s or await aside(partial(self._is_under_way, name)):
+                msg = f"another operation on the model {name} is under way: wait for it"
+                raise ConflictError(msg)
+            await asyncio.sleep(_POLL_S / 4)
+        return release
+
+    def _is_under_way(self, name: str) -> bool:
+        """Whether an operation on a model is not over yet. Blocks for a moment."""
+        running = map(self._find, self._fleet.notes.names("running"))
+        return any(one is not None and one.model == name and not one.is_over for one in running)
 
     async def _lies_there(self, name: str) -> bool:
         return name in (await aside(self._scan)).models
