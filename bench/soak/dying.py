@@ -81,10 +81,10 @@ def _promote_surely(service: Service, version: str) -> tuple[Switch, bool]:
             if answer.status == 200:
                 return Switch(version, began_s, time.monotonic()), was_reported
             if answer.status not in {409, 422, 503} or time.monotonic() > deadline_s:
-                raise SoakError(f"version {version} was not promoted: {answer.why}\n{service.said()[-6000:]}")
+                raise SoakError(f"version {version} was not promoted: {answer.why}\n{service.told()}")
         was_reported = False
         if time.monotonic() > deadline_s:
-            raise SoakError(f"no reply of the promotion of {version}\n{service.said()[-6000:]}")
+            raise SoakError(f"no reply of the promotion of {version}\n{service.told()}")
         time.sleep(0.1)
 
 

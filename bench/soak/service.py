@@ -94,6 +94,10 @@ class Service:
     def said(self) -> str:
         return self.log.read_text(errors="replace")
 
+    def told(self) -> str:
+        """The end of the log, without the lines of requests."""
+        return "\n".join([line for line in self.said().splitlines() if "fitserve.access" not in line][-40:])
+
     def wait(self, condition: Callable[[], Any], what: str, within_s: float = 90.0) -> Any:
         """Wait for what a condition gives; the log goes into the error.
 
@@ -103,7 +107,7 @@ class Service:
         deadline_s = time.monotonic() + within_s
         while not (found := condition()):
             if time.monotonic() > deadline_s:
-                raise SoakError(f"wanted {what} within {within_s:g} s; the log ends:\n{self.said()[-6000:]}")
+                raise SoakError(f"wanted {what} within {within_s:g} s; the log ends:\n{self.told()}")
             time.sleep(0.05)
         return found
 
@@ -149,7 +153,7 @@ class Service:
         try:
             return self.process.wait(within_s)
         except subprocess.TimeoutExpired:
-            raise SoakError(f"still there {within_s:g} s after signal {number}:\n{self.said()[-6000:]}") from None
+            raise SoakError(f"still there {within_s:g} s after signal {number}:\n{self.told()}") from None
 
 
 def free_port() -> int:

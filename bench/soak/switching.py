@@ -29,7 +29,7 @@ def promote(service: Service, version: str, timeout_s: float = 120.0) -> Switch:
     answer = service.ask("POST", f"{PATH}/promote?wait=true", body, timeout_s)
     done_s = time.monotonic()
     if answer.status != 200:
-        raise SoakError(f"version {version} was not promoted: {answer.why}\n{service.said()[-4000:]}")
+        raise SoakError(f"version {version} was not promoted: {answer.why}\n{service.told()}")
     return Switch(version, began_s, done_s)
 
 
