@@ -86,12 +86,12 @@ def switches(service: Service, n: int, shape: Shape, every_s: float = 0.0) -> li
 def repeated(service: Service, shape: Shape) -> list[Figure]:
     """Promote what serves: done at once, and nothing changes."""
     version = serving_version(service)
-    before = service.ask("GET", PATH).body
+    before = service.ask("GET", f"{PATH}/history").body
     with Load(service.port, shape) as load:
         load.wait_for(20)
         promote(service, version)
         load.wait_for(20)
-    is_same = service.ask("GET", PATH).body == before
+    is_same = service.ask("GET", f"{PATH}/history").body == before
     return [none("changes by promoting what serves", int(not is_same)), *tally(load.records, first=version).figures()]
 
 

@@ -65,6 +65,10 @@ class Origin:
                 logger.warning("%s cannot be reached (%s): what was fetched last is read", self.place, snapshot.failure)
             self._known = snapshot.fingerprint
             return snapshot.path
+        if self._known is None:  # before the first look: what changes from here on is noticed
+            from fitserve.store.fingerprint import fingerprint  # NumPy: as below
+
+            self._known = fingerprint(self.place)
         return self.place
 
     def changes(
@@ -78,7 +82,8 @@ class Origin:
             return self._remote_changes(interval_s)
         from fitserve.store.watcher import QUIET_S, changes  # NumPy: not in a process that is still to be confined
 
-        return changes(self.place, mode, interval_s, quiet_s=QUIET_S if quiet_s is None else quiet_s)
+        quiet_s = QUIET_S if quiet_s is None else quiet_s
+        return changes(self.place, mode, interval_s, quiet_s=quiet_s, since=self._known)
 
     async def _remote_changes(self, interval_s: float) -> AsyncIterator[None]:
         assert self._fetcher is not None  # else there would be no Origin
