@@ -13,7 +13,6 @@ from server.conftest import WAITS, Gate, serving
 from server.load import Load
 from server.raw import ROW, TIMEOUT_S, Client, Connection, chunk, chunked, get, post
 
-from fitserve.server import protocol
 from fitserve.server.listen import listen
 from fitserve.server.protocol import HttpProtocol
 from fitserve.settings import Settings
@@ -87,19 +86,6 @@ def test_an_idle_connection_is_closed_after_the_lame_duck_time(board, make_kind)
         server.should_exit = True
 
         assert client.is_closed()
-
-
-def test_a_request_that_meets_the_close_sees_an_end_and_no_reset(board, make_kind, monkeypatch):
-    monkeypatch.setattr(protocol, "LINGER_S", LONG_S)
-    with member(make_kind(), board, lame_duck_s=0.0) as (server, address, _), Client(address) as client:
-        client.send(post())
-        assert client.reply().status == 200
-        server.should_exit = True
-        assert client.socket.recv(1) == b""
-
-        client.send(post())
-
-        assert client.socket.recv(1) == b""
 
 
 def test_a_request_that_has_come_unread_keeps_its_connection(runner, make_kind):

@@ -7,7 +7,6 @@ as if this one were not there. Both ways give the same bytes: tests/server compa
 
 from __future__ import annotations
 
-import asyncio
 import select
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Final
@@ -23,6 +22,8 @@ from fitserve.protocols.problems import STOPPING, problem
 from fitserve.server.accept import ServingState
 
 if TYPE_CHECKING:
+    import asyncio
+
     from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
     from fitserve.engine.job import Job
@@ -36,10 +37,6 @@ _OK: Final = b"HTTP/1.1 200 OK\r\n"
 MOST_HELD_BYTES: Final = 65536
 """So much may wait behind a request that is being answered before the connection is read no further."""
 
-
-LINGER_S: Final = 0.1
-"""How long an idle connection that has been closed on our side is read on: longer than most requests under way to
-it take to come."""
 
 TIMER_S: Final = 0.002
 """What a timer of an event loop may be early: they count milliseconds."""
@@ -264,8 +261,7 @@ class HttpProtocol(HttpToolsProtocol):
     def close_if_idle_since(self, before_s: float) -> None:
         """Close the connection if no request has been under way since a time of the loop's clock.
 
-        A client that sends at this very moment gets no answer, but sees the end of the stream and no reset: the
-        connection takes in what comes for :data:`LINGER_S` more.
+        Not if a request has come that the event loop has not read yet: closing would reset the connection.
         """
         cycle: RequestResponseCycle | None = self.cycle
         is_answered = cycle is None or cycle.response_complete
@@ -274,10 +270,7 @@ class HttpProtocol(HttpToolsProtocol):
         transport = self.transport
         if transport.is_closing() or transport.get_write_buffer_size() or has_unread(transport):
             return
-        self._unset_keepalive_if_required()
-        transport.set_protocol(_Lingering(self, transport))
-        transport.write_eof()
-        self.loop.call_later(LINGER_S, transport.close)
+        transport.close()
 
     def shutdown(self) -> None:
         """End the connection, after the replies to what has come."""
@@ -316,20 +309,6 @@ class HttpProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
         if isinstance(self.server_state, ServingState):
             self.server_state.on_lost()
-
-
-class _Lingering(asyncio.Protocol):
-    """What is left of a connection whose server sends no more: takes in what comes, which else would be reset."""
-
-    def __init__(self, protocol: HttpProtocol, transport: asyncio.Transport) -> None:
-        self._protocol = protocol
-        self._transport = transport
-
-    def eof_received(self) -> None:
-        self._transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._protocol.connection_lost(exc)
 
 
 def has_unread(transport: asyncio.Transport) -> bool:
