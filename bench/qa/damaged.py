@@ -26,7 +26,7 @@ def served(n: int, seed: int, console: Console) -> dict[str, collections.Counter
             with servers.running("fitserve", current, Path(name), **damage.ENVIRON) as (client, process, _):
                 other = FILES["onnx" if kind == "joblib" else "joblib"]()
                 damage.point(current, other.write(Path(name) / "other"))
-                client.post("/model/reload")
+                client.post("/model/reload?wait=true")
                 each = track(damage.outcomes(client, current, good, n, seed), kind, n, console=console)
                 counts[kind] = collections.Counter(each)
                 counts[kind]["died"] = max(counts[kind]["died"], int(process.poll() is not None))
@@ -46,5 +46,5 @@ def passed_a_pin(n: int, seed: int, console: Console) -> int:
                 for i, changed in enumerate(mutants(good, n, seed)):
                     place = Path(name) / f"{kind.replace(' ', '-')}-{i}"
                     damage.point(current, changed.write(place))
-                    n_passed += client.post("/model/reload").status_code != 422
+                    n_passed += client.post("/model/reload?wait=true").status_code != 422
     return n_passed

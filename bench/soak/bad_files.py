@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import random
 import shutil
 import subprocess
 import threading
@@ -94,7 +95,8 @@ def _bytes(place: Place) -> bytes:
 
 @contextlib.contextmanager
 def broken(place: Place, _: Service) -> Iterator[None]:
-    _file(place, models.garbage)
+    whole = _bytes(place)
+    _file(place, lambda path: models.broken(path, whole))
     yield
 
 
@@ -119,14 +121,17 @@ def changing(place: Place, _: Service) -> Iterator[None]:
     """Written over without a pause while it is read; there is no moment at which it is whole."""
     whole = _bytes(place)
     half = len(whole) // 2
-    _file(place, lambda path: models.half(path, whole))
-    path = place.served / "tell_v3.0.0.joblib"
+    nothing = b"\0" * (len(whole) - half)
+    _file(place, lambda path: models.write_whole(path, whole[:half] + nothing))
     is_over = threading.Event()
 
     def write() -> None:
-        while not is_over.is_set():
-            path.write_bytes(whole[:half])
-            path.write_bytes(b"\0" * half + whole[half:])
+        with (place.served / "tell_v3.0.0.joblib").open("r+b") as file:
+            while not is_over.is_set():
+                for at, part in ((64, nothing[:half]), (half, whole[half:]), (half, nothing), (64, whole[64:half])):
+                    file.seek(at)
+                    file.write(part)
+                    file.flush()
 
     writer = threading.Thread(target=write, daemon=True)
     writer.start()
@@ -167,7 +172,8 @@ def hanging_in_one(place: Place, service: Service) -> Iterator[None]:
 
 def _told(place: Place, **orders: object) -> None:
     models.control(place.code, **orders)
-    _file(place, lambda path: models.faulty(path, 3.5, place.code))
+    value = 3.0 + random.random()  # other bytes each time: those that have passed a trial are not tried again
+    _file(place, lambda path: models.faulty(path, value, place.code))
 
 
 def _one_of(service: Service) -> list[int]:

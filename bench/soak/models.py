@@ -207,5 +207,6 @@ def half(path: Path, whole: bytes) -> None:
     write_whole(path, whole[: len(whole) // 2])
 
 
-def garbage(path: Path) -> None:
-    write_whole(path, os.urandom(4096))
+def broken(path: Path, whole: bytes) -> None:
+    """Begins as a model does, and goes on as nothing."""
+    write_whole(path, whole[:64] + os.urandom(len(whole) - 64))

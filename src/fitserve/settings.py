@@ -99,9 +99,9 @@ class Settings(BaseSettings):
         description="Which model of a repository answers /predict. By default the only one, else the first by name.",
     )
     keep_loaded: Listed = Field(
-        default=("latest:1",),
-        description="Which versions are kept in memory besides those that serve or have an alias: latest:N of each "
-        "model, all, or a list such as churn@1.2.0. The others are loaded when they are asked for.",
+        default=("serving",),
+        description="Which versions are kept in memory besides those that serve or have an alias: serving for none, "
+        "latest:N of each model, all, or a list such as churn@1.2.0. The others are loaded when they are asked for.",
     )
     models_memory_bytes: int = Field(
         default=2**30,

@@ -20,7 +20,7 @@ def outcomes(client: httpx2.Client, current: Path, good: Good, n: int, seed: int
     """Serve ``n`` damaged versions of a good file; ``current`` is the link to what is served."""
     rng = random.Random(seed)
     point(current, good.write(current.with_name(f"whole-{good.digest[:8]}")))
-    reply = client.post("/model/reload")
+    reply = client.post("/model/reload?wait=true")
     assert reply.status_code == 200, reply.text
     expected = answers(client, good.rows)
     # Else the answers would prove nothing of the damaged: all could be refused for one and the same reason.
@@ -37,7 +37,7 @@ def outcomes(client: httpx2.Client, current: Path, good: Good, n: int, seed: int
 
 
 def _outcome(client: httpx2.Client, rows: list, expected: list, rng: random.Random) -> str:
-    reply = client.post("/model/reload")
+    reply = client.post("/model/reload?wait=true")
     if reply.status_code == 422:
         return "refused"
     assert reply.status_code == 200, reply.text

@@ -119,7 +119,7 @@ def test_no_hostile_file_has_an_effect_and_the_server_goes_on(level, corpus, goo
         expected = client.post("/predict", json=ROW).json()["probabilities"]
         for name, path in paths.items():
             point(current, path)
-            reply = client.post("/model/reload")
+            reply = client.post("/model/reload?wait=true")
             assert not marker.exists(), name
             assert process.poll() is None, (name, log.read_text()[-2000:])
             assert servers.children(process.pid) == workers, name
@@ -130,7 +130,7 @@ def test_no_hostile_file_has_an_effect_and_the_server_goes_on(level, corpus, goo
                 client.post("/predict", json=ROW)
                 assert not marker.exists(), name
                 point(current, good)
-                assert client.post("/model/reload").status_code == 200, name
+                assert client.post("/model/reload?wait=true").status_code == 200, name
             assert client.post("/predict", json=ROW).json()["probabilities"] == expected, name
 
     if level not in MAY_LOAD:
@@ -174,7 +174,7 @@ def test_a_file_that_is_swapped_between_check_and_load_is_never_what_serves(good
         swapper.start()
         try:
             for _ in range(150):
-                statuses.append(client.post("/model/reload").status_code)
+                statuses.append(client.post("/model/reload?wait=true").status_code)
                 answers.append(client.post("/predict", json=ROW).json()["probabilities"])
         finally:
             stop.set()
@@ -196,7 +196,7 @@ def test_what_is_harmless_is_served(level, good, tmp_path):
         for name, path in hostile_corpus.controls(folder).items():
             point(current, path)
 
-            reply = client.post("/model/reload")
+            reply = client.post("/model/reload?wait=true")
 
             assert reply.status_code == 200, (name, reply.text, log.read_text()[-2000:])
 

@@ -54,10 +54,10 @@ def test_no_damage_passes_a_pin(tmp_path):
         for kind, good in goods.items():
             for i, damaged in enumerate(mutants(good, N, SEED)):
                 damage.point(current, damaged.write(tmp_path / f"{kind.replace(' ', '-')}-{i}"))
-                reply = client.post("/model/reload")
+                reply = client.post("/model/reload?wait=true")
                 statuses[kind][reply.status_code, "pinned" in reply.text] += 1
             damage.point(current, paths[kind])
-            assert client.post("/model/reload").status_code == 200, kind
+            assert client.post("/model/reload?wait=true").status_code == 200, kind
         assert process.poll() is None
 
     assert statuses == {kind: {(422, True): N} for kind in FILES}

@@ -56,14 +56,14 @@ def test_a_default_model_that_is_not_there_stops_the_start(tmp_path):
 
 @pytest.mark.parametrize("policy", ["newest", "latest:", "churn@"])
 def test_a_policy_that_says_nothing_stops_the_start(tmp_path, policy):
-    with pytest.raises(SettingsError, match="neither latest:N, nor all, nor NAME@VERSION"):
+    with pytest.raises(SettingsError, match="neither serving, nor latest:N, nor all, nor NAME@VERSION"):
         lifecycle_of(tmp_path, tmp_path, keep_loaded=(policy,))
 
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     ("policy", "kept"),
-    [(("latest:1",), ["3.0.0"]), (("latest:2",), ["2.0.0", "3.0.0"]), (("all",), ["1.0.0", "2.0.0", "3.0.0"]),
+    [(("serving",), ["3.0.0"]), (("latest:2",), ["2.0.0", "3.0.0"]), (("all",), ["1.0.0", "2.0.0", "3.0.0"]),
      (("m@1.0.0",), ["1.0.0", "3.0.0"])],
 )  # fmt: skip
 async def test_a_policy_says_what_is_kept_in_memory(tmp_path, policy, kept):

@@ -230,7 +230,7 @@ async def test_a_choice_by_hand_stays_until_a_higher_version_comes_and_is_asked_
 
 
 async def test_the_version_before_is_held_and_then_let_go_of(repository, tmp_path):
-    async with members(repository, tmp_path, keep_loaded=("latest:0",), rollback_hold_s=0.3) as (member,):
+    async with members(repository, tmp_path, rollback_hold_s=0.3) as (member,):
         await member.ended("promote", version="1.0.0")
         held = member.catalog.loaded("m", "2.0.0")
         await until(lambda: member.catalog.loaded("m", "2.0.0") is None)

@@ -8,12 +8,9 @@ import gc
 import faulty
 import pytest
 from e2e import servers
+from fleet.fleets import Member, members, settings_of
 
 from fitserve.errors import ArtifactError
-from fitserve.fleet.lifecycle import Lifecycle
-from fitserve.store.catalog import Catalog
-from fitserve.store.verify import Verifier
-from fitserve.trust.policy import TrustPolicy
 from fitserve.types import ModelRef
 
 POOLED = """
@@ -34,10 +31,6 @@ class Model:
 """
 
 
-async def off_loop(call):
-    return await asyncio.to_thread(call)
-
-
 @pytest.fixture
 def path(tmp_path):
     faulty.STOPPED.clear()
@@ -45,36 +38,44 @@ def path(tmp_path):
     return tmp_path / "model.py"
 
 
-@pytest.fixture
-def lifecycle(path):
-    found = Lifecycle(Catalog(), path, Verifier(TrustPolicy(code_path=(path.parent,))))
-    found.start()
-    return found
-
-
 @pytest.mark.anyio
-async def test_the_old_model_stops_when_its_last_request_has_let_go(lifecycle, path):
-    lease = lifecycle._catalog.lease(ModelRef())
-    await asyncio.to_thread(path.write_text, POOLED.replace("VERSION", "two"))
+async def test_the_old_model_stops_when_its_last_request_has_let_go(path, tmp_path):
+    async with members(path, tmp_path, code_path=(tmp_path,), rollback_hold_s=0.0) as (member,):
+        lease = member.catalog.lease(ModelRef())
+        await asyncio.to_thread(path.write_text, POOLED.replace("VERSION", "two"))
 
-    await lifecycle.reload(off_loop)
-    while_held = list(faulty.STOPPED)
-    del lease
-    gc.collect()
-    await asyncio.to_thread(servers.wait_until, lambda: faulty.STOPPED == ["one"], 10)
+        await member.ended("reload")
+        while_held = list(faulty.STOPPED)
+        del lease
+        gc.collect()
+        await asyncio.to_thread(servers.wait_until, lambda: faulty.STOPPED == ["one"], 10)
 
     assert while_held == []
 
 
 @pytest.mark.anyio
-async def test_the_model_that_serves_stops_with_the_server(lifecycle):
-    await lifecycle.stop(off_loop)
+async def test_a_model_that_is_held_for_a_roll_back_is_not_stopped(path, tmp_path):
+    async with members(path, tmp_path, code_path=(tmp_path,)) as (member,):
+        await asyncio.to_thread(path.write_text, POOLED.replace("VERSION", "two"))
+        await member.ended("reload")
+        gc.collect()
+
+        back = await member.ended("rollback")
+
+    assert back.state == "done"
+    assert faulty.STOPPED == []
+
+
+@pytest.mark.anyio
+async def test_the_model_that_serves_stops_with_the_server(path, tmp_path):
+    async with members(path, tmp_path, code_path=(tmp_path,)) as (member,):
+        await member.lifecycle.stop()
 
     assert faulty.STOPPED == ["one"]
 
 
-def test_a_start_that_raises_is_told(path):
+def test_a_start_that_raises_is_told(path, tmp_path):
     path.write_text(POOLED.replace("self.is_open = True", "raise ConnectionError('no database')"))
 
     with pytest.raises(ArtifactError, match=r"start\(\).*ConnectionError"):
-        Lifecycle(Catalog(), path, Verifier(TrustPolicy(code_path=(path.parent,)))).start()
+        Member(path, settings_of(tmp_path, code_path=(tmp_path,)), None).lifecycle.start()

@@ -82,7 +82,7 @@ class Proposals:
 
     def _begin(self, name: str, entries: Mapping[str, Entry]) -> ServedModel:
         versions = _listed(entries)
-        known = self._read(entries[self._first(name, entries)], versions, {})
+        known = self._read(name, entries[self._first(name, entries)], versions, {})
         aliases = {alias: to for alias, to in self._journal.aliases(name).items() if to in versions}
         return self._with_kept(ServedModel(name, known.version, _sorted(versions), aliases), entries, {})
 
@@ -126,7 +126,7 @@ class Proposals:
         versions = {**_listed(entries), **present.versions}
         if version not in entries:
             raise ModelNotFoundError(version, list(versions))
-        known = self._read(entries[version], versions, present.versions)
+        known = self._read(present.name, entries[version], versions, present.versions)
         return replace(present, versions=_sorted(versions)), known.version
 
     def _ensured(self, present: ServedModel, version: str) -> ServedModel:
@@ -141,6 +141,8 @@ class Proposals:
     def _reload(self, name: str, present: ServedModel | None) -> ServedModel:
         listing = self._scan()
         entries = listing.models.get(name)
+        if entries is None and present is not None and listing.is_single:
+            (entries,) = listing.models.values()  # it calls itself otherwise now, and is the same one to callers
         if entries is None:
             if present is None:
                 raise ModelNotFoundError(name, list(listing.models), kind="model")
@@ -150,7 +152,7 @@ class Proposals:
             return self._begin(name, entries)
         versions = {**_listed(entries), **_still_needed(present)}
         wanted = self._wanted(name, entries, present)
-        target = self._read(entries[wanted], versions, present.versions).version if wanted in entries else wanted
+        target = self._read(name, entries[wanted], versions, present.versions).version if wanted in entries else wanted
         model = replace(present, versions=_sorted(versions))
         return self._with_kept(self._promoted(model, target), entries, present.versions)
 
@@ -165,12 +167,12 @@ class Proposals:
         return choice.version if is_there and was_known else top
 
     def _read(
-        self, entry: Entry, versions: dict[str, KnownVersion], before: Mapping[str, KnownVersion]
+        self, name: str, entry: Entry, versions: dict[str, KnownVersion], before: Mapping[str, KnownVersion]
     ) -> KnownVersion:
         """Read and verify a version, and put it among the others by the label of its bytes."""
-        artifact, known = self._loader.read(entry, before)
+        artifact, known = self._loader.read(name, entry, before)
         same = before.get(known.version)
-        if same is not None and same.identity == known.identity:
+        if same is not None and known.identity == same.identity:
             known = replace(known, is_kept=same.is_kept)
         else:
             self._loader.verify(artifact, known)
@@ -183,16 +185,16 @@ class Proposals:
         self, model: ServedModel, entries: Mapping[str, Entry], before: Mapping[str, KnownVersion]
     ) -> ServedModel:
         """The same, with the versions that the policy keeps in memory verified too; one that fails is not kept."""
-        versions = dict(model.versions)
-        kept = kept_versions(model.name, list(versions), self._keep_loaded)
-        wanted = kept | set(model.aliases.values()) | {model.serving}
-        for label in sorted(wanted & versions.keys()):
-            if not versions[label].identity and label in entries:
-                try:
-                    kept.add(self._read(entries[label], versions, before).version)
-                except ArtifactError as exc:
-                    logger.error("version %s of the model %s is not kept: it %s", label, model.name, exc)  # noqa: TRY400
-                    kept.discard(label)
+        versions, kept = dict(model.versions), set()
+        to_keep = kept_versions(model.name, list(entries), self._keep_loaded)
+        for version in sorted(to_keep | (set(model.aliases.values()) & entries.keys())):
+            try:
+                # Under its label, which it has not if other bytes came under this version before.
+                label = self._read(model.name, entries[version], versions, {**before, **versions}).version
+            except ArtifactError as exc:
+                logger.error("version %s of the model %s is not kept: it %s", version, model.name, exc)  # noqa: TRY400
+            else:
+                kept |= {label} if version in to_keep else set()
         for label, known in versions.items():
             versions[label] = replace(known, is_kept=label in kept and bool(known.identity))
         aliases = {alias: to for alias, to in model.aliases.items() if to in versions and versions[to].identity}
@@ -206,8 +208,12 @@ def check_policy(keep_loaded: Sequence[str]) -> None:
         SettingsError: a part of it is of no known form.
     """
     for part in keep_loaded:
-        if part != "all" and not _LATEST.fullmatch(part) and not re.fullmatch(r"[^@\s]+@[^@\s]+", part):
-            msg = f"keep_loaded: {part!r} is neither latest:N, nor all, nor NAME@VERSION"
+        if (
+            part not in {"serving", "all"}
+            and not _LATEST.fullmatch(part)
+            and not re.fullmatch(r"[^@\s]+@[^@\s]+", part)
+        ):
+            msg = f"keep_loaded: {part!r} is neither serving, nor latest:N, nor all, nor NAME@VERSION"
             raise SettingsError(msg)
 
 
@@ -220,7 +226,7 @@ def kept_versions(name: str, versions: Sequence[str], keep_loaded: Iterable[str]
         elif match := _LATEST.fullmatch(part):
             n = int(match[1])
             kept |= set(versions[-n:]) if n else set()
-        else:
+        elif part != "serving":
             model, _, version = part.partition("@")
             kept |= {version} & set(versions) if model == name else set()
     return kept

@@ -87,6 +87,7 @@ class Switch:
         self._running: dict[str, Operation] = {}
         self._loads: dict[tuple[str, str], asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._writing = asyncio.Lock()
         self._is_watching = False
         self._is_busy = False
         fleet.on_idle = self._look_after
@@ -157,7 +158,12 @@ class Switch:
         return any(one is not None and one.model == name and not one.is_over for one in running)
 
     async def _lies_there(self, name: str) -> bool:
-        return name in (await aside(self._scan)).models
+        listing = await aside(self._scan)
+        return name in listing.models and not self._is_the_one(listing)
+
+    def _is_the_one(self, listing: Listing) -> bool:
+        """Whether what lies there is one model, which keeps the name that it has here, whatever it calls itself now."""
+        return listing.is_single and bool(self._catalog.assignment.models)
 
     def _begin(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         task = asyncio.get_running_loop().create_task(coroutine)
@@ -178,7 +184,9 @@ class Switch:
         )
         try:
             ended = await transaction.run()
-            await aside(partial(self._keep, ended))
+            async with self._writing:  # or a step that is being written would come after the end
+                await aside(partial(self._keep, ended))
+                self._running.pop(operation.id, None)
             self._log(ended)
         finally:
             self._running.pop(operation.id, None)
@@ -190,8 +198,9 @@ class Switch:
 
     async def _write(self, operation: Operation) -> None:
         """Let the other members see how far an operation has come, unless it has gone further meanwhile."""
-        if self._running.get(operation.id) is operation:
-            await aside(partial(self._fleet.notes.put, "running", operation.id, to_note(operation)))
+        async with self._writing:
+            if self._running.get(operation.id) is operation:
+                await aside(partial(self._fleet.notes.put, "running", operation.id, to_note(operation)))
 
     def _keep(self, operation: Operation) -> None:
         """Remember an operation that is over. Blocks for a moment."""
@@ -262,11 +271,12 @@ class Switch:
     async def reload_all(self, who: str) -> None:
         """Reload every model of the repository, one after the other, those that are new among them; told in the log."""
         try:
-            names = {*(await aside(self._scan)).models, *self._catalog.assignment.models}
+            listing = await aside(self._scan)
         except FitserveError as exc:
             logger.error("nothing was reloaded: %s", exc)  # noqa: TRY400 - a user's mistake has no trace
             return
-        for name in sorted(names):
+        there = set() if self._is_the_one(listing) else listing.models.keys()
+        for name in sorted(there | self._catalog.assignment.models.keys()):
             try:
                 operation = await self.begin("reload", name, who=who)
                 await self.wait(operation.id, float("inf"))

@@ -64,17 +64,18 @@ class Loader:
         self._lock = threading.Lock()
         self.is_before_fork = False
 
-    def read(self, entry: Entry, known: Mapping[str, KnownVersion]) -> tuple[Artifact, KnownVersion]:
+    def read(self, name: str, entry: Entry, known: Mapping[str, KnownVersion]) -> tuple[Artifact, KnownVersion]:
         """Read a version, and label it by its bytes.
 
         Args:
+            name: of its model here.
             entry: of the listing.
             known: the versions of its model, by label.
 
         Raises:
             ArtifactError: it cannot be read; the text follows its name.
         """
-        artifact = read_entry(entry)
+        artifact = replace(read_entry(entry), name=name)
         found = identity(artifact)
         before = known.get(artifact.version)
         if before is not None and before.identity not in {"", found}:
