@@ -268,7 +268,9 @@ class Supervisor:
         if is_given_up:
             logger.error("the workers could not be replaced and go on: %s %s", what, why)
         else:
-            logger.log(logging.INFO if why == _WELL else logging.ERROR, "%s is gone: %s", what, why)
+            pause_s = self._plan.pause_s
+            then = f"; another starts in {pause_s:g} s" if pause_s else ""
+            logger.log(logging.INFO if why == _WELL else logging.ERROR, "%s is gone: %s%s", what, why, then)
 
     # ── signals, and the end ────────────────────────────────────────────────────────
 
