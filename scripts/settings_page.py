@@ -75,6 +75,8 @@ def _section(name: str, field: FieldInfo) -> str:
 def _default(value: Any) -> str:
     if value in (None, "", ()):
         return "none"
+    if isinstance(value, tuple):
+        return f"`{','.join(value)}`"
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 

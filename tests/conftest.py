@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from fitserve.app import FitserveApp, create_app
 from fitserve.settings import Settings
 
 os.environ["FITSERVE_OPTIMIZE"] = "off"  # tests build hundreds of applications: those that want engines say so
+os.environ["FITSERVE_STATE_DIR"] = tempfile.mkdtemp(prefix="fitserve-tests-")  # not the user's own
 
 
 @pytest.fixture

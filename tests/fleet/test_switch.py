@@ -290,3 +290,29 @@ async def test_a_model_in_memory_cannot_be_switched(tmp_path):
 
     with pytest.raises(ConflictError, match="in memory"):
         await lifecycle.switch.begin("reload")
+
+
+@pytest.mark.parametrize("content", [b"", b"nonsense"])
+async def test_a_higher_version_that_cannot_be_served_is_not_passed_over(repository, tmp_path, content):
+    async with members(repository, tmp_path) as (member,):
+        path = repository / "m" / "10.0.0" / "model.joblib"
+        await asyncio.to_thread(path.parent.mkdir)
+        await asyncio.to_thread(path.write_bytes, content)
+        broken = await member.ended("reload")
+        path.parent.rename(repository / "m" / "0.5.0")
+        lower = await member.ended("reload")
+
+    assert broken.state == "failed"
+    assert "m/10.0.0" in broken.error
+    assert (lower.state, lower.status) == ("done", "unchanged"), "an old one that is broken stands in nobody's way"
+
+
+async def test_a_path_that_is_one_model_keeps_its_name(file, tmp_path):
+    async with members(file, tmp_path) as (member,):
+        manifest = tmp_path / "m_v1.2.3.manifest.toml"
+        await asyncio.to_thread(manifest.write_text, 'name = "other"\nversion = "2.0.0"\n')
+        operation = await member.ended("reload")
+        names = list(member.catalog.assignment.models)
+
+    assert (operation.state, operation.to_version) == ("done", "2.0.0"), operation.error
+    assert names == ["m"]

@@ -60,7 +60,8 @@ def with_settings(
 def _option(name: str) -> inspect.Parameter:
     field = Settings.model_fields[name]
     flag = f"--{name.replace('_', '-')}"
-    default = "" if field.default in (None, "", ()) else f" (default: {str(field.default).lower()})"
+    value = ",".join(field.default) if isinstance(field.default, tuple) else str(field.default).lower()
+    default = "" if field.default is None or not value else f" (default: {value})"
     text = f"{field.description}{default}"
     if field.annotation is bool:
         annotation: Any = Annotated[bool | None, typer.Option(f"{flag}/--no-{flag[2:]}", help=text)]

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import re
 from dataclasses import replace
+from pathlib import PurePath
 from typing import TYPE_CHECKING
 
 from fitserve.errors import ArtifactError, ConflictError, ModelNotFoundError, SettingsError
 from fitserve.store.assignment import Assignment, KnownVersion, ServedModel
+from fitserve.store.names import model_stem, parse_name
 from fitserve.store.versions import highest, version_key
 
 if TYPE_CHECKING:
@@ -150,6 +152,7 @@ class Proposals:
             raise ArtifactError(f"is not there any more{f' ({reasons})' if reasons else ''}")
         if present is None:
             return self._begin(name, entries)
+        _refuse_broken(name, listing, entries)
         versions = {**_listed(entries), **_still_needed(present)}
         wanted = self._wanted(name, entries, present)
         target = self._read(name, entries[wanted], versions, present.versions).version if wanted in entries else wanted
@@ -230,6 +233,22 @@ def kept_versions(name: str, versions: Sequence[str], keep_loaded: Iterable[str]
             model, _, version = part.partition("@")
             kept |= {version} & set(versions) if model == name else set()
     return kept
+
+
+def _refuse_broken(name: str, listing: Listing, entries: Mapping[str, Entry]) -> None:
+    """Refuse to pass over a version that would be the highest of a model: somebody has just put it there.
+
+    Raises:
+        ArtifactError: there is one that cannot be served.
+    """
+    top = version_key(highest(entries))
+    for place, why in listing.skipped:
+        first, _, rest = place.partition("/")
+        called, version = parse_name(model_stem(PurePath(first)))
+        if rest and version is None:
+            version = rest.partition("/")[0].removeprefix("v")
+        if called == name and version is not None and version_key(version) > top:
+            raise ArtifactError(f"has a version at {place} that {why}")
 
 
 def _listed(entries: Mapping[str, Entry]) -> dict[str, KnownVersion]:

@@ -17,6 +17,7 @@ from fitserve.errors import FitserveError
 from fitserve.server.terminal import has_terminal
 from fitserve.shared_state.board import Board
 from fitserve.shared_state.folder import server_folder
+from fitserve.store.engines_shared import asked_to_share
 from fitserve.supervisor import KILLED, STOPPED, STOPPED_AT_ONCE
 from fitserve.supervisor.facts import ask_for_reload, is_switching, private_bytes
 from fitserve.supervisor.plan import Drain, EndNursery, Kill, Limits, Plan, Seen, StartNursery, StartWorker
@@ -84,6 +85,7 @@ class Supervisor:
         self._had_terminal = has_terminal()
         self._weighed_s = 0.0
         self._is_told = self._is_renewing = self._reloads = False
+        self._shared: frozenset[str] = frozenset()
         self._n_stops = self._n_ready = 0
         self._exit_code = STOPPED
 
@@ -148,6 +150,10 @@ class Supervisor:
                 if member.pid in pids:
                     process = pids[member.pid]
                     seen[process.number] = Seen(member.heartbeat_ns / 1e9, member.n_requests, process.private_bytes)
+        asked = asked_to_share(self._runtime)
+        if not asked <= self._shared and self._is_told and not self._plan.is_renewing:
+            self._shared |= asked  # once for each: where sharing has failed, it is not tried for ever
+            self._plan.renew("to share engines that are too large for each of them")
         busy = is_switching(self._runtime)
         self._plan.see(now_s, seen, self._board.generation, is_switching=busy)
 
