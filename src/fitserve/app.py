@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import hashlib
 import importlib.metadata
 import logging
 import multiprocessing
@@ -394,9 +395,9 @@ def _services(
             verifier,
             model_path,
             preferred=lambda: catalog.current,
-            ask_to_share=(lambda _: None) if folder is None else partial(ask_to_share, folder),
+            ask_to_share=(lambda _: None) if runtime_folder is None else partial(ask_to_share, runtime_folder),
         ),
-        runtime_folder=folder,
+        runtime_folder=runtime_folder or _folder_of_fleet(folder, model_path),
         is_watching=is_watching,
         keeps_state=is_standalone,
         fetcher=fetcher,
@@ -436,6 +437,19 @@ def _folder_of_siblings() -> Path | None:
     except OSError as exc:
         msg = f"several processes cannot serve together here: {exc.strerror or exc}"
         raise SettingsError(msg) from exc
+
+
+def _folder_of_fleet(siblings: Path | None, model_path: Path | SourceUrl | None) -> Path | None:
+    """The folder of those processes that serve one path; a host may have mounted applications for several.
+
+    None for a process without siblings, and for a model that was handed over in memory: each has its own.
+    """
+    if siblings is None or model_path is None:
+        return None
+    place = model_path.key if isinstance(model_path, SourceUrl) else os.fspath(model_path.absolute())
+    folder = siblings / f"fleet-{hashlib.sha256(os.fsencode(place)).hexdigest()[:16]}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
 
 
 def _is_one_of_several() -> bool:
