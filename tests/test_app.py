@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -16,6 +18,7 @@ import fitserve
 import fitserve.apidocs
 from fitserve.apidocs import ASSETS
 from fitserve.errors import ArtifactNotFoundError
+from fitserve.shared_state.folder import server_folder
 
 pytestmark = pytest.mark.anyio
 
@@ -289,3 +292,18 @@ async def test_compiling_begins_with_the_lifespan_or_with_the_first_request_and_
 
     await app({"type": "lifespan", "app": app, "state": {}}, receive, send)
     assert begun == [mounted, app]
+
+
+def test_applications_of_two_paths_below_one_parent_process_are_two_fleets(make_app, monkeypatch):
+    monkeypatch.setenv("SERVER_SOFTWARE", "gunicorn/23.0")
+    runtime = server_folder(os.getppid())
+    try:
+        apps = [make_app("iris_v1.2.3.joblib"), make_app("cancer_v2.joblib"), make_app("iris_v1.2.3.joblib")]
+
+        served = [app.services.catalog.current.name for app in apps]
+        boards = [app.services.lifecycle.fleet.board.folder for app in apps]
+    finally:
+        shutil.rmtree(runtime)
+
+    assert served == ["iris", "cancer", "iris"]
+    assert boards[0] == boards[2] != boards[1]
